@@ -1,0 +1,41 @@
+//! One file a subcommand: call a room, print the answer. The only code that prints to stdout.
+
+mod config;
+
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+use crate::cli::{Cli, Command};
+use crate::config::Environment;
+use crate::failure::{Error, Result};
+
+/// Runs what the command line asks for. The code is 0 unless the command has one of its own to give.
+pub fn run(cli: Cli, environment: &Environment) -> Result<ExitCode> {
+    match cli.command.unwrap_or(Command::Agent(Box::new(cli.agent))) {
+        Command::Config(args) => config::run(&args, environment),
+        _ => Err(Error::input("not yet")),
+    }
+}
+
+/// Prints a line of data. A reader that has gone away (`| head`) is no error and ends the program quietly.
+fn print(line: impl Display) -> Result<()> {
+    match writeln!(std::io::stdout().lock(), "{line}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => Err(Error::system("cannot write to standard output", error)),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Says something that is not data. Nobody listening is no error.
+fn say(line: impl Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// An error as the program's last words, the hint on a line of its own.
+pub fn print_error(error: &Error) {
+    say(format_args!("error: {error}"));
+    if let Some(hint) = &error.hint {
+        say(format_args!("hint: {hint}"));
+    }
+}

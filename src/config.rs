@@ -1,0 +1,599 @@
+//! The agent's configuration: defaults, then `launch-config.yaml`, then the environment, then flags; resolved once,
+//! every value with its origin. After this no code asks whether a flag was given.
+
+mod file;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::cli::{AgentArgs, BackendArgs};
+use crate::failure::{Error, Kind, Result};
+use crate::launch::command::Secret;
+use file::{Builder, File};
+
+/// The environment of this process, read once at the start.
+#[derive(Debug, Clone, Default)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// Reads the environment. Variables that are not UTF-8 cannot be named in a config and are left out; docker's
+    /// client inherits them all the same.
+    pub fn read() -> Self {
+        Environment(
+            std::env::vars_os()
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .collect(),
+        )
+    }
+
+    /// The value of a variable; an empty one is as good as none, as everywhere in W&B's client.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
+    }
+
+    /// All variables.
+    pub fn all(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+
+    fn home(&self) -> Result<PathBuf> {
+        self.get("HOME").map(PathBuf::from).ok_or_else(|| {
+            Error::new(
+                Kind::Config,
+                "`HOME` is not set, so there is no place for the agent's files",
+            )
+            .hint("set HOME, or name the places with --local PATH and --config FILE")
+        })
+    }
+
+    /// A folder of the XDG base directories: `variable`, or else `fallback` under the home folder.
+    fn folder(&self, variable: &str, fallback: &str) -> Result<PathBuf> {
+        match self.get(variable) {
+            Some(path) if path.starts_with('/') => Ok(PathBuf::from(path)),
+            _ => Ok(self.home()?.join(fallback)),
+        }
+    }
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Built in.
+    Default,
+    /// `launch-config.yaml`, or the file given in its place.
+    File(PathBuf),
+    /// An environment variable.
+    Variable(&'static str),
+    /// A flag of the command line.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File(path) => write!(f, "file {}", path.display()),
+            Origin::Variable(name) => write!(f, "environment {name}"),
+            Origin::Flag(name) => write!(f, "flag {name}"),
+        }
+    }
+}
+
+/// One value of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting<T> {
+    /// The value.
+    pub value: T,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+impl<T> Setting<T> {
+    fn default(value: T) -> Self {
+        Setting {
+            value,
+            origin: Origin::Default,
+        }
+    }
+
+    /// Lets a later source win, when it says something.
+    fn or(self, value: Option<T>, origin: Origin) -> Self {
+        match value {
+            Some(value) => Setting { value, origin },
+            None => self,
+        }
+    }
+}
+
+/// Where the queues are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backend {
+    /// The embedded queue: this SQLite file.
+    Local(PathBuf),
+    /// W&B's own queues.
+    Wandb,
+    /// Nobody said, and there is no W&B key.
+    Unset,
+}
+
+/// What the first signal does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnSignal {
+    /// Take nothing new, let running jobs end; the second signal stops them.
+    Drain,
+    /// Stop the running jobs at once.
+    Stop,
+    /// Leave at once; containers stay.
+    Detach,
+}
+
+impl OnSignal {
+    const WORDS: [(&'static str, OnSignal); 3] = [
+        ("drain", OnSignal::Drain),
+        ("stop", OnSignal::Stop),
+        ("detach", OnSignal::Detach),
+    ];
+
+    fn word(self) -> &'static str {
+        OnSignal::WORDS
+            .iter()
+            .find(|(_, value)| *value == self)
+            .map_or("", |(word, _)| word)
+    }
+}
+
+/// Everything that the agent's owner decides, settled.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// Where the queues are.
+    pub backend: Setting<Backend>,
+    /// The entity that the queues belong to.
+    pub entity: Setting<Option<String>>,
+    /// The queues to poll.
+    pub queues: Setting<Vec<String>>,
+    /// How many jobs run at once; `None` is no limit.
+    pub max_jobs: Setting<Option<usize>>,
+    /// How many sweep schedulers run at once; `None` is no limit.
+    pub max_schedulers: Setting<Option<usize>>,
+    /// How long a job that was asked to stop in W&B is left to end by itself.
+    pub stopped_run_timeout: Setting<Duration>,
+    /// From `docker stop` to the kill.
+    pub stop_grace: Setting<Duration>,
+    /// What the first signal does.
+    pub on_signal: Setting<OnSignal>,
+    /// How much of a job's output its log file keeps, in bytes.
+    pub log_max_bytes: Setting<u64>,
+    /// Where the agent's own log goes; `None` is the terminal.
+    pub log_file: Setting<Option<PathBuf>>,
+    /// 0, 1 or 2: how much the agent says.
+    pub verbosity: Setting<u8>,
+    /// Refuse `overrides.entry_point`, as the reference does.
+    pub secure_mode: Setting<bool>,
+    /// Variables of the agent that look secret and that macros may read all the same.
+    pub env_macros: Setting<Vec<String>>,
+    /// W&B's address.
+    pub base_url: Setting<String>,
+    /// How images are built.
+    pub builder: Setting<Option<Builder>>,
+    /// The older way to say where built images go.
+    pub registry: Setting<Value>,
+    /// The cloud that the agent runs in.
+    pub environment: Setting<Value>,
+    /// W&B's key, where there is one. Never printed.
+    pub api_key: Option<Setting<Secret>>,
+    /// The folder for the agent's own files.
+    pub state_folder: PathBuf,
+}
+
+/// What flags can say. Both the agent and the other commands reduce their flags to this.
+#[derive(Debug, Default)]
+struct Flags<'a> {
+    config: Option<(&'static str, &'a Path)>,
+    local: Option<&'a Path>,
+    entity: Option<&'a str>,
+    queues: &'a [String],
+    max_jobs: Option<i64>,
+    log_file: Option<&'a Path>,
+    verbosity: u8,
+}
+
+impl AgentConfig {
+    /// The configuration of the agent itself.
+    pub fn for_agent(args: &AgentArgs, environment: &Environment) -> Result<AgentConfig> {
+        resolve(
+            &Flags {
+                config: args.config.as_deref().map(|path| ("--config", path)),
+                local: args.local.as_deref(),
+                entity: args.entity.as_deref(),
+                queues: &args.queue,
+                max_jobs: args.max_jobs,
+                log_file: args.log_file.as_deref(),
+                verbosity: args.verbose,
+            },
+            environment,
+        )
+    }
+
+    /// The configuration as the commands beside the agent need it: which queue, and whose.
+    pub fn for_command(args: &BackendArgs, environment: &Environment) -> Result<AgentConfig> {
+        resolve(
+            &Flags {
+                config: args
+                    .agent_config
+                    .as_deref()
+                    .map(|path| ("--agent-config", path)),
+                local: args.local.as_deref(),
+                ..Flags::default()
+            },
+            environment,
+        )
+    }
+
+    /// The database of the embedded queue, for a command beside the agent. Where nobody chose and no key is there,
+    /// the embedded queue is the only one that there can be.
+    pub fn local_database(&self) -> Result<PathBuf> {
+        match &self.backend.value {
+            Backend::Local(path) => Ok(path.clone()),
+            Backend::Unset => Ok(default_database(&self.state_folder)),
+            Backend::Wandb => Err(no_wandb_queues(self)),
+        }
+    }
+
+    /// The database that the agent polls. The agent runs what others push, so here somebody must have chosen.
+    pub fn agent_database(&self) -> Result<PathBuf> {
+        match &self.backend.value {
+            Backend::Local(path) => Ok(path.clone()),
+            Backend::Wandb => Err(no_wandb_queues(self)),
+            Backend::Unset => Err(Error::new(
+                Kind::Config,
+                "no queue to poll: there is no W&B key (`WANDB_API_KEY` is not set), and the embedded queue was not chosen",
+            )
+            .hint("for the embedded queue add `--local`, or write `backend: local` into launch-config.yaml; for W&B set `WANDB_API_KEY`")),
+        }
+    }
+
+    /// Each setting as `(key, value, origin)`, in the order of the file's documentation. Holds no secret.
+    pub fn entries(&self) -> Vec<(&'static str, Value, String)> {
+        fn entry<T>(
+            key: &'static str,
+            setting: &Setting<T>,
+            show: impl Fn(&T) -> Value,
+        ) -> (&'static str, Value, String) {
+            (key, show(&setting.value), setting.origin.to_string())
+        }
+        let limit = |limit: &Option<usize>| limit.map_or(Value::from(-1), Value::from);
+        let seconds = |duration: &Duration| Value::from(duration.as_secs());
+        let mut entries = vec![
+            entry("backend", &self.backend, |backend| match backend {
+                Backend::Local(path) => Value::from(format!("local {}", path.display())),
+                Backend::Wandb => Value::from("wandb"),
+                Backend::Unset => Value::Null,
+            }),
+            entry("base_url", &self.base_url, |url| Value::from(url.as_str())),
+            entry("entity", &self.entity, |entity| Value::from(entity.clone())),
+            entry("queues", &self.queues, |queues| Value::from(queues.clone())),
+            entry("max_jobs", &self.max_jobs, limit),
+            entry("max_schedulers", &self.max_schedulers, limit),
+            entry("stopped_run_timeout", &self.stopped_run_timeout, seconds),
+            entry("stop_grace", &self.stop_grace, seconds),
+            entry("on_signal", &self.on_signal, |action| {
+                Value::from(action.word())
+            }),
+            entry("log_max_bytes", &self.log_max_bytes, |bytes| {
+                Value::from(*bytes)
+            }),
+            entry("log_file", &self.log_file, |path| {
+                path.as_ref()
+                    .map_or(Value::Null, |path| Value::from(path.display().to_string()))
+            }),
+            entry("verbosity", &self.verbosity, |level| Value::from(*level)),
+            entry("secure_mode", &self.secure_mode, |on| Value::from(*on)),
+            entry("policy.env_macros", &self.env_macros, |names| {
+                Value::from(names.clone())
+            }),
+            entry("builder", &self.builder, |builder| {
+                builder.as_ref().map_or(Value::Null, Builder::to_json)
+            }),
+            entry("registry", &self.registry, Value::clone),
+            entry("environment", &self.environment, Value::clone),
+        ];
+        if let Some(key) = &self.api_key {
+            entries.push(("api_key", Value::from("[redacted]"), key.origin.to_string()));
+        }
+        entries
+    }
+}
+
+fn no_wandb_queues(config: &AgentConfig) -> Error {
+    Error::new(
+        Kind::Config,
+        format!(
+            "the queues of {} were chosen, and this version reads the embedded queue only",
+            config.base_url.value
+        ),
+    )
+    .hint("add `--local` for the embedded queue")
+}
+
+fn default_database(state_folder: &Path) -> PathBuf {
+    state_folder.join("queue.db")
+}
+
+fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> {
+    let state_folder = environment
+        .folder("XDG_STATE_HOME", ".local/state")?
+        .join("launch-agent");
+    let (file, path) = read_file(flags, environment)?;
+    let from_file = || Origin::File(path.clone());
+    let in_file = |key: &str| format!("{}: `{key}`", path.display());
+
+    let api_key = environment.get("WANDB_API_KEY").map(|key| Setting {
+        value: Secret::new(key),
+        origin: Origin::Variable("WANDB_API_KEY"),
+    });
+    let verbosity = (flags.verbosity > 0).then_some(flags.verbosity);
+    Ok(AgentConfig {
+        backend: backend(flags, &file, &path, &state_folder, api_key.is_some())?,
+        entity: Setting::default(None)
+            .or(file.entity.clone().map(Some), from_file())
+            .or(
+                environment
+                    .get("WANDB_ENTITY")
+                    .map(|name| Some(name.to_owned())),
+                Origin::Variable("WANDB_ENTITY"),
+            )
+            .or(
+                flags.entity.map(|name| Some(name.to_owned())),
+                Origin::Flag("--entity"),
+            ),
+        queues: Setting::default(Vec::new())
+            .or(file.queues(), from_file())
+            .or(
+                (!flags.queues.is_empty()).then(|| flags.queues.to_vec()),
+                Origin::Flag("--queue"),
+            ),
+        max_jobs: Setting::default(Some(1))
+            .or(limit(file.max_jobs, &in_file("max_jobs"))?, from_file())
+            .or(
+                limit(variable_limit(environment)?, "`WANDB_LAUNCH_MAX_JOBS`")?,
+                Origin::Variable("WANDB_LAUNCH_MAX_JOBS"),
+            )
+            .or(
+                limit(flags.max_jobs, "--max-jobs")?,
+                Origin::Flag("--max-jobs"),
+            ),
+        max_schedulers: Setting::default(Some(1)).or(
+            limit(file.max_schedulers, &in_file("max_schedulers"))?,
+            from_file(),
+        ),
+        stopped_run_timeout: Setting::default(Duration::from_secs(60)).or(
+            file.stopped_run_timeout.map(Duration::from_secs),
+            from_file(),
+        ),
+        stop_grace: Setting::default(Duration::from_secs(10))
+            .or(file.stop_grace.map(Duration::from_secs), from_file()),
+        on_signal: Setting::default(OnSignal::Drain).or(file.on_signal(&path)?, from_file()),
+        log_max_bytes: Setting::default(100_000_000).or(file.log_max_bytes(&path)?, from_file()),
+        log_file: Setting::default(None).or(
+            flags
+                .log_file
+                .filter(|path| *path != Path::new("-"))
+                .map(|path| Some(path.to_owned())),
+            Origin::Flag("--log-file"),
+        ),
+        verbosity: Setting::default(0)
+            .or(file.verbosity(&path)?, from_file())
+            .or(verbosity, Origin::Flag("-v")),
+        secure_mode: Setting::default(false).or(file.secure_mode, from_file()),
+        env_macros: Setting::default(Vec::new()).or(file.env_macros(), from_file()),
+        base_url: Setting::default("https://api.wandb.ai".to_owned())
+            .or(file.base_url.clone(), from_file())
+            .or(
+                environment.get("WANDB_BASE_URL").map(str::to_owned),
+                Origin::Variable("WANDB_BASE_URL"),
+            ),
+        builder: Setting::default(None).or(file.builder(&path)?.map(Some), from_file()),
+        registry: Setting::default(Value::Null).or(file.registry.clone(), from_file()),
+        environment: Setting::default(Value::Null).or(file.environment.clone(), from_file()),
+        api_key,
+        state_folder,
+    })
+}
+
+fn read_file(flags: &Flags<'_>, environment: &Environment) -> Result<(File, PathBuf)> {
+    if let Some((flag, path)) = flags.config {
+        let text = std::fs::read_to_string(path).map_err(|cause| {
+            Error::new(
+                Kind::Config,
+                format!("cannot read {} ({flag}): {cause}", path.display()),
+            )
+        })?;
+        return Ok((File::parse(&text, path)?, path.to_owned()));
+    }
+    let path = environment
+        .folder("XDG_CONFIG_HOME", ".config")?
+        .join("wandb/launch-config.yaml");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok((File::parse(&text, &path)?, path)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((File::default(), path)),
+        Err(cause) => Err(Error::new(
+            Kind::Config,
+            format!("cannot read {}: {cause}", path.display()),
+        )),
+    }
+}
+
+fn backend(
+    flags: &Flags<'_>,
+    file: &File,
+    path: &Path,
+    state_folder: &Path,
+    has_key: bool,
+) -> Result<Setting<Backend>> {
+    if let Some(local) = flags.local {
+        return Ok(Setting {
+            value: Backend::Local(database(local, state_folder)),
+            origin: Origin::Flag("--local"),
+        });
+    }
+    let origin = Origin::File(path.to_owned());
+    match file.backend.as_deref() {
+        Some("local") => Ok(Setting {
+            value: Backend::Local(default_database(state_folder)),
+            origin,
+        }),
+        Some("wandb") => Ok(Setting {
+            value: Backend::Wandb,
+            origin,
+        }),
+        Some(other) => Err(Error::new(
+            Kind::Config,
+            format!("{}: `backend` is `{other}`", path.display()),
+        )
+        .hint("it is `local` (the embedded queue) or `wandb`")),
+        None if has_key => Ok(Setting {
+            value: Backend::Wandb,
+            origin: Origin::Variable("WANDB_API_KEY"),
+        }),
+        None => Ok(Setting::default(Backend::Unset)),
+    }
+}
+
+/// The database that `--local PATH` means: the file itself, or `queue.db` in a folder.
+fn database(local: &Path, state_folder: &Path) -> PathBuf {
+    if local.as_os_str().is_empty() {
+        return default_database(state_folder);
+    }
+    if local.is_dir() || local.as_os_str().to_string_lossy().ends_with('/') {
+        return local.join("queue.db");
+    }
+    local.to_owned()
+}
+
+/// W&B's way to write a limit: -1 is none (an inner `None`), every other negative number is an error, and nothing
+/// written is nothing said (an outer `None`).
+#[expect(
+    clippy::option_option,
+    reason = "the outer option is whether anything was said, the inner one is the limit"
+)]
+fn limit(value: Option<i64>, place: &str) -> Result<Option<Option<usize>>> {
+    match value {
+        None => Ok(None),
+        Some(-1) => Ok(Some(None)),
+        Some(value) => usize::try_from(value)
+            .map(|jobs| Some(Some(jobs)))
+            .map_err(|_| {
+                Error::new(
+                    Kind::Config,
+                    format!("{place}: {value} is not a number of jobs"),
+                )
+                .hint("-1 is no limit")
+            }),
+    }
+}
+
+/// The limit that `WANDB_LAUNCH_MAX_JOBS` sets, if it is set.
+fn variable_limit(environment: &Environment) -> Result<Option<i64>> {
+    let Some(text) = environment.get("WANDB_LAUNCH_MAX_JOBS") else {
+        return Ok(None);
+    };
+    text.parse().map(Some).map_err(|_| {
+        Error::new(
+            Kind::Config,
+            format!("`WANDB_LAUNCH_MAX_JOBS` is `{text}`, which is not a whole number"),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(vars: &[(&str, &str)]) -> Environment {
+        Environment(
+            vars.iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+        )
+    }
+
+    fn args(text: &str) -> AgentArgs {
+        AgentArgs {
+            queue: Vec::new(),
+            entity: None,
+            max_jobs: None,
+            config: Some(PathBuf::from(text)),
+            log_file: None,
+            verbose: 0,
+            local: None,
+            once: false,
+            dry_run: false,
+        }
+    }
+
+    #[test]
+    fn defaults_lose_to_the_file_the_file_to_the_environment_the_environment_to_flags() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("launch-config.yaml");
+        std::fs::write(&file, "max_jobs: 2\nentity: from-file\nqueues: [a, b]\n").expect("written");
+        let mut args = args(file.to_str().expect("UTF-8"));
+        args.max_jobs = Some(-1);
+        let vars = environment(&[
+            ("HOME", "/nowhere"),
+            ("WANDB_ENTITY", "from-env"),
+            ("WANDB_LAUNCH_MAX_JOBS", "3"),
+        ]);
+
+        let config = AgentConfig::for_agent(&args, &vars).expect("a good config");
+        assert_eq!(
+            config.max_jobs,
+            Setting {
+                value: None,
+                origin: Origin::Flag("--max-jobs")
+            }
+        );
+        assert_eq!(
+            config.entity,
+            Setting {
+                value: Some("from-env".to_owned()),
+                origin: Origin::Variable("WANDB_ENTITY")
+            }
+        );
+        assert_eq!(
+            config.queues,
+            Setting {
+                value: vec!["a".to_owned(), "b".to_owned()],
+                origin: Origin::File(file)
+            }
+        );
+        assert_eq!(config.stop_grace, Setting::default(Duration::from_secs(10)));
+        assert_eq!(config.backend.value, Backend::Unset);
+
+        args.max_jobs = None;
+        let config = AgentConfig::for_agent(&args, &vars).expect("a good config");
+        assert_eq!(config.max_jobs.value, Some(3));
+        assert_eq!(
+            config.max_jobs.origin,
+            Origin::Variable("WANDB_LAUNCH_MAX_JOBS")
+        );
+    }
+
+    #[test]
+    fn the_key_is_in_no_entry() {
+        let vars = environment(&[("HOME", "/nowhere"), ("WANDB_API_KEY", "sesame-sesame")]);
+        let config =
+            AgentConfig::for_command(&BackendArgs::default(), &vars).expect("a good config");
+        assert_eq!(config.backend.value, Backend::Wandb);
+        assert!(!format!("{:?}", config.entries()).contains("sesame"));
+        assert!(!format!("{config:?}").contains("sesame"));
+    }
+}

@@ -1,0 +1,1 @@
+//! Does. The only room that touches this machine: it spawns, streams, stops, and writes logs.

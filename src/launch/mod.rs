@@ -1,0 +1,5 @@
+//! Decides. Pure: values in, values out. Nothing in this folder reads the clock, the environment, the disk or the
+//! network, or starts anything; `tests/architecture.rs` holds it to that.
+
+pub mod command;
+pub mod spec;

@@ -1,0 +1,411 @@
+//! Where items come from and where their state goes: the one trait of the house, [`Queue`], and the words that
+//! its implementations share. A queue talks; it neither builds an argv nor runs anything.
+
+pub mod local;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::failure::{Error, Failure, Result, Stage};
+use crate::launch::spec::Object;
+
+/// The name of an item in its queue. Opaque: a number in the embedded queue, something longer elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ItemId(pub String);
+
+impl fmt::Display for ItemId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name of a registered agent. Opaque.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AgentId(pub String);
+
+impl fmt::Display for AgentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An item as an agent takes it: the spec is not yet read, because a bad one must be failed, not lost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunQueueItem {
+    /// The item's name.
+    pub id: ItemId,
+    /// The queue that it was taken from.
+    pub queue: String,
+    /// The launch spec, with the queue's config and its template values already merged in.
+    pub spec: Value,
+}
+
+/// What an agent says of itself when it starts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AgentInfo {
+    /// The machine's name.
+    pub hostname: String,
+    /// The agent's process on that machine.
+    pub pid: u32,
+    /// The queues that it polls.
+    pub queues: Vec<String>,
+    /// How many jobs it runs at once; `None` is no limit.
+    pub max_jobs: Option<usize>,
+}
+
+/// A queue's place for one agent, and for the people who look at it.
+///
+/// Every call is one short exchange; none waits for work. Implementations are shared by the threads of an agent.
+pub trait Queue: Send + Sync {
+    /// Makes the agent known. Refuses a queue that does not exist, naming the closest one.
+    fn register(&self, agent: &AgentInfo) -> Result<AgentId>;
+
+    /// Says that the agent lives and how many jobs it runs. `status` is one of W&B's agent statuses.
+    fn heartbeat(&self, agent: &AgentId, status: AgentStatus, running: usize) -> Result<()>;
+
+    /// Takes the next item of `queue`, if there is one. The lease ends by itself when it is not acknowledged.
+    fn pop(&self, agent: &AgentId, queue: &str) -> Result<Option<RunQueueItem>>;
+
+    /// The item that `pop` would give next, without taking it.
+    fn peek(&self, queue: &str) -> Result<Option<RunQueueItem>>;
+
+    /// Turns the lease into a claim. `false`: the item is no longer this agent's, and it must not run it.
+    /// Repeating the call with the same agent and run is harmless.
+    fn ack(&self, agent: &AgentId, item: &ItemId, run_id: &str) -> Result<bool>;
+
+    /// Tells what the agent does with an item in hand: the exact command and where its log is.
+    fn started(&self, item: &ItemId, started: &Started) -> Result<()>;
+
+    /// Adds a warning to an item, for its owner.
+    fn warn(&self, item: &ItemId, warning: &str) -> Result<()>;
+
+    /// Reports how an item ended. `false`: the item is no longer this agent's, and nothing was changed.
+    fn finish(&self, agent: &AgentId, item: &ItemId, ended: &Ended) -> Result<bool>;
+
+    /// Which of the items in hand someone has asked to stop.
+    fn stop_requests(&self, items: &[ItemId]) -> Result<Vec<ItemId>>;
+
+    /// Calls `wake` whenever there may be something new, from a thread of its own, until the queue is dropped.
+    /// Waking too often is harmless, missing a change for longer than a second is not.
+    fn watch(&self, agent: &AgentId, wake: Box<dyn Fn() + Send>) -> Result<()>;
+}
+
+/// What an agent says it is doing, in W&B's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AgentStatus {
+    /// It runs nothing and looks for work.
+    Polling,
+    /// It runs jobs.
+    Running,
+    /// It has ended.
+    Killed,
+}
+
+impl AgentStatus {
+    /// The word on the wire and in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AgentStatus::Polling => "POLLING",
+            AgentStatus::Running => "RUNNING",
+            AgentStatus::Killed => "KILLED",
+        }
+    }
+}
+
+/// What is known of a job once its command is decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Started {
+    /// The exact `docker run` line.
+    pub command: String,
+    /// The job's log on the agent's machine.
+    pub log: PathBuf,
+}
+
+/// How an item ended, and when it ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The end itself.
+    pub outcome: Outcome,
+    /// From the start of the container to its end; `None` when none started.
+    pub duration: Option<Duration>,
+    /// More about it for its owner, such as the last lines of the log; may be empty.
+    pub details: String,
+}
+
+/// The three ways in which a job ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The job ran and ended by itself.
+    Exited(Exit),
+    /// Somebody stopped it.
+    Stopped(StopReason),
+    /// It could not be run.
+    Failed(Failure),
+}
+
+impl Outcome {
+    /// Did the job do what it was asked to?
+    pub fn is_success(&self) -> bool {
+        matches!(self, Outcome::Exited(Exit { code: 0, .. }))
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Exited(exit) => write!(f, "{exit}"),
+            Outcome::Stopped(reason) => write!(f, "stopped: {reason}"),
+            Outcome::Failed(failure) => write!(f, "{failure}"),
+        }
+    }
+}
+
+/// The end of a container that ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit code, as docker gives it: 128 + N for a process that signal N ended.
+    pub code: i32,
+    /// The kernel ended it for want of memory.
+    pub oom_killed: bool,
+}
+
+/// `exit code 0`, or the code with what it means in words.
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "exit code {}", self.code)?;
+        if self.oom_killed {
+            return f.write_str(" (out of memory: the kernel killed it at its memory limit)");
+        }
+        match self
+            .code
+            .checked_sub(128)
+            .and_then(|number| nix::sys::signal::Signal::try_from(number).ok())
+        {
+            Some(signal) => write!(f, " (ended by {})", signal.as_str()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Who stopped a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// A person asked for this item to stop.
+    Requested,
+    /// The agent was told to stop.
+    AgentStopped,
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StopReason::Requested => "a person asked for it",
+            StopReason::AgentStopped => "the agent was stopped",
+        })
+    }
+}
+
+/// Which item goes first, in W&B's words and numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Priority {
+    /// 0
+    Critical,
+    /// 1
+    High,
+    /// 2, and what an item has that names none.
+    #[default]
+    Medium,
+    /// 3
+    Low,
+}
+
+impl Priority {
+    /// All of them, the most urgent first.
+    pub const ALL: [Priority; 4] = [
+        Priority::Critical,
+        Priority::High,
+        Priority::Medium,
+        Priority::Low,
+    ];
+
+    /// The word on the command line and in tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Priority::Critical => "critical",
+            Priority::High => "high",
+            Priority::Medium => "medium",
+            Priority::Low => "low",
+        }
+    }
+}
+
+impl FromStr for Priority {
+    type Err = Error;
+
+    fn from_str(word: &str) -> Result<Self> {
+        Priority::ALL
+            .into_iter()
+            .find(|priority| priority.as_str() == word)
+            .ok_or_else(|| {
+                Error::input(format!("`{word}` is not a priority"))
+                    .hint("the priorities are critical, high, medium and low")
+            })
+    }
+}
+
+/// A queue as its owner defined it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueueDefinition {
+    /// Its name.
+    pub name: String,
+    /// Docker options, possibly with `{{templates}}`, in the order written.
+    pub config: Object,
+    /// `{"name": {"schema": {..}}}`, a schema for each template variable.
+    pub template_variables: Object,
+    /// May pushers give a priority?
+    pub prioritization: bool,
+    /// A paused queue hands out nothing.
+    pub paused: bool,
+}
+
+/// A job as it is pushed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Push {
+    /// The queue to push to.
+    pub queue: String,
+    /// The launch spec.
+    pub spec: Object,
+    /// Values for the queue's template variables.
+    pub template_values: Object,
+    /// `None`: as if it were [`Priority::Medium`].
+    pub priority: Option<Priority>,
+}
+
+/// An item as people see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Item {
+    /// Its name.
+    pub id: ItemId,
+    /// The queue that it was pushed to.
+    pub queue: String,
+    /// Where it is in its life.
+    pub state: ItemState,
+    /// Its place among the others.
+    pub priority: Priority,
+    /// The launch spec with everything merged in.
+    pub spec: Value,
+    /// 1 for the first try; one more for each `item retry`.
+    pub attempt: u32,
+    /// The run that it became, once taken.
+    pub run_id: Option<String>,
+    /// The agent that took it.
+    pub agent: Option<AgentId>,
+    /// When it was pushed, or put back by `item retry`.
+    pub pushed_at: Timestamp,
+    /// When the agent acknowledged it.
+    pub claimed_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// From the start of the container to its end.
+    pub duration: Option<Duration>,
+    /// The exact `docker run` line, once decided.
+    pub command: Option<String>,
+    /// The job's log on the agent's machine, once there is one.
+    pub log: Option<PathBuf>,
+    /// Warnings for its owner.
+    pub warnings: Vec<String>,
+    /// More about how it ended.
+    pub details: String,
+    /// Someone has asked for it to stop, and it has not ended yet.
+    pub stop_requested: bool,
+}
+
+/// The states of an item; those that ended carry how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ItemState {
+    /// It waits to be taken.
+    Pending,
+    /// An agent has taken it and not yet acknowledged it; at this time it goes back.
+    Leased {
+        /// When the lease ends.
+        until: Timestamp,
+    },
+    /// An agent has it in hand.
+    Claimed,
+    /// It ran and ended by itself.
+    Finished(Exit),
+    /// It could not be run.
+    Failed {
+        /// Where in its life.
+        stage: Stage,
+        /// Why.
+        message: String,
+    },
+    /// Somebody stopped it.
+    Stopped {
+        /// Who, in words.
+        message: String,
+    },
+}
+
+impl ItemState {
+    /// The state's word, as in W&B's queue.
+    pub fn word(&self) -> &'static str {
+        match self {
+            ItemState::Pending => "PENDING",
+            ItemState::Leased { .. } => "LEASED",
+            ItemState::Claimed => "CLAIMED",
+            ItemState::Finished(_) => "FINISHED",
+            ItemState::Failed { .. } => "FAILED",
+            ItemState::Stopped { .. } => "STOPPED",
+        }
+    }
+
+    /// Has the item ended?
+    pub fn is_ended(&self) -> bool {
+        matches!(
+            self,
+            ItemState::Finished(_) | ItemState::Failed { .. } | ItemState::Stopped { .. }
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_says_in_words_what_ended_the_job() {
+        for (code, oom_killed, text) in [
+            (0, false, "exit code 0"),
+            (3, false, "exit code 3"),
+            (137, false, "exit code 137 (ended by SIGKILL)"),
+            (
+                137,
+                true,
+                "exit code 137 (out of memory: the kernel killed it at its memory limit)",
+            ),
+            (143, false, "exit code 143 (ended by SIGTERM)"),
+            (255, false, "exit code 255"),
+        ] {
+            assert_eq!(Exit { code, oom_killed }.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn priorities_order_as_their_numbers() {
+        let mut sorted = Priority::ALL;
+        sorted.sort();
+        assert_eq!(sorted, Priority::ALL);
+        assert_eq!(
+            "high".parse::<Priority>().expect("a priority"),
+            Priority::High
+        );
+        assert!("urgent".parse::<Priority>().is_err());
+    }
+}
