@@ -4,6 +4,7 @@
 //! segment files beside it, of which the last two are kept; at the end they are joined to the head behind a mark
 //! that says how much was left out. [`Reader`] follows all of it, before, during and after the join.
 
+mod job_log;
 mod reader;
 mod redact;
 mod terminal;
@@ -13,6 +14,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+pub use job_log::JobLog;
 pub use reader::Reader;
 pub use redact::Redactor;
 pub use terminal::{Terminal, TerminalLines};

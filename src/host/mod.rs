@@ -1,3 +1,7 @@
 //! Does. The only room that touches this machine: it spawns, streams, stops, and writes logs.
 
+pub mod engine;
 pub mod logs;
+pub mod process;
+pub mod runner;
+pub mod stop;

@@ -2,4 +2,5 @@
 //! network, or starts anything; `tests/architecture.rs` holds it to that.
 
 pub mod command;
+pub mod docker;
 pub mod spec;

@@ -1,0 +1,41 @@
+//! The lock of `--once`: a second start by cron finds the first one still at work, and leaves.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::config::AgentConfig;
+use crate::failure::{Error, Result};
+
+/// Held while it lives; the kernel lets it go with the process, however that ends.
+#[derive(Debug)]
+pub struct OnceLock(#[expect(dead_code, reason = "the open file is the lock")] File);
+
+/// Takes the lock for these queues of this database; `None` when another process has it.
+pub fn lock(config: &AgentConfig, database: &Path) -> Result<Option<OnceLock>> {
+    let mut queues = config.queues.value.clone();
+    queues.sort();
+    let mut hash = Sha256::new();
+    for part in [database.to_string_lossy().into_owned()].iter().chain(&queues) {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    let name: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let path = config.state_folder.join(format!("once-{name}.lock"));
+    let refused = |cause: &dyn std::fmt::Display| Error::system(format_args!("cannot lock {}", path.display()), cause);
+    std::fs::create_dir_all(&config.state_folder).map_err(|cause| refused(&cause))?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|cause| refused(&cause))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(OnceLock(file))),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(cause)) => Err(refused(&cause)),
+    }
+}

@@ -1,0 +1,391 @@
+//! Asks the docker engine: is it there, how is a container, how did it end. Each question has a timeout.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::failure::{Error, Kind, Result};
+use crate::host::process::{self, Output};
+use crate::launch::docker;
+use crate::queue::Exit;
+
+/// An engine that answers does so in milliseconds; a busy disk may take a while.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// The engine's version, or why it does not answer.
+pub fn version() -> Result<String> {
+    if which::which(docker::PROGRAM).is_err() {
+        return Err(Error::new(
+            Kind::Docker,
+            format!("`{}` is not installed, or not on the PATH", docker::PROGRAM),
+        )
+        .hint("install it: `apt-get install docker.io` on Debian and Ubuntu, or see https://docs.docker.com/engine/install"));
+    }
+    let output = process::output(&docker::version(), ANSWER)?;
+    if !output.is_success() {
+        return Err(refusal(&output));
+    }
+    Ok(output.stdout.trim().to_owned())
+}
+
+/// What the installed docker prints for `docker run --help`; `None` where there is no docker.
+pub fn run_help() -> Option<String> {
+    let output = process::output(&docker::run_help(), ANSWER).ok()?;
+    output.is_success().then_some(output.stdout)
+}
+
+/// Is the image on this machine?
+pub fn has_image(image: &str) -> Result<bool> {
+    let output = process::output(&docker::inspect_image(image), ANSWER)?;
+    if output.is_success() {
+        return Ok(true);
+    }
+    if is_missing(&output) { Ok(false) } else { Err(refusal(&output)) }
+}
+
+/// The engine's `State` of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ContainerState {
+    running: bool,
+    #[serde(default)]
+    restarting: bool,
+    /// Did the kernel kill it for want of memory?
+    #[serde(rename = "OOMKilled", default)]
+    oom_killed: bool,
+    exit_code: i32,
+    started_at: String,
+    finished_at: String,
+}
+
+impl ContainerState {
+    /// Does its first process live, paused or not, or will a restart policy start it again?
+    pub fn is_alive(&self) -> bool {
+        self.running || self.restarting
+    }
+
+    /// How it ended, when it ever started.
+    pub fn end(&self) -> Option<End> {
+        // The engine writes the year 1 for a time that has not come.
+        let started: Timestamp = self
+            .started_at
+            .parse()
+            .ok()
+            .filter(|time| *time > Timestamp::UNIX_EPOCH)?;
+        let finished: Timestamp = self.finished_at.parse().ok()?;
+        Some(End {
+            exit: Exit {
+                code: self.exit_code,
+                oom_killed: self.oom_killed,
+            },
+            duration: finished.duration_since(started).try_into().ok(),
+        })
+    }
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// Its exit code.
+    pub exit: Exit,
+    /// From start to end, by the engine's clock.
+    pub duration: Option<Duration>,
+}
+
+/// The state of a container, by name or id; `None` when there is no such container.
+pub fn container_state(container: &str) -> Result<Option<ContainerState>> {
+    let output = process::output(&docker::inspect_container(container), ANSWER)?;
+    if !output.is_success() {
+        return if is_missing(&output) {
+            Ok(None)
+        } else {
+            Err(refusal(&output))
+        };
+    }
+    serde_json::from_str(&output.stdout)
+        .map(Some)
+        .map_err(|cause| {
+            Error::new(
+                Kind::Docker,
+                format!(
+                    "docker's answer about the container {container} is not understood: {cause}"
+                ),
+            )
+        })
+}
+
+/// How a container ended that is no longer there, from the engine's memory of events since `since`. `None` when it
+/// never started, or when the engine has forgotten.
+pub fn end_from_events(container: &str, since: Timestamp) -> Result<Option<End>> {
+    let command = docker::events(container, &seconds(since), &seconds(Timestamp::now()));
+    let output = process::output(&command, ANSWER)?;
+    if !output.is_success() {
+        return Err(refusal(&output));
+    }
+    Ok(end_of_events(&output.stdout))
+}
+
+fn seconds(time: Timestamp) -> String {
+    format!("{}.{:09}", time.as_second(), time.subsec_nanosecond())
+}
+
+#[derive(Deserialize)]
+struct Event {
+    #[serde(rename = "Action", default)]
+    action: String,
+    #[serde(rename = "Actor", default)]
+    actor: Actor,
+    #[serde(rename = "timeNano", default)]
+    time: u64,
+}
+
+#[derive(Default, Deserialize)]
+struct Actor {
+    #[serde(rename = "Attributes", default)]
+    attributes: std::collections::BTreeMap<String, String>,
+}
+
+fn end_of_events(text: &str) -> Option<End> {
+    let events: Vec<Event> = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    let started = events.iter().find(|event| event.action == "start")?;
+    let died = events.iter().rev().find(|event| event.action == "die")?;
+    Some(End {
+        exit: Exit {
+            code: died.actor.attributes.get("exitCode")?.parse().ok()?,
+            oom_killed: events.iter().any(|event| event.action == "oom"),
+        },
+        duration: died
+            .time
+            .checked_sub(started.time)
+            .map(Duration::from_nanos),
+    })
+}
+
+/// Stops a container: asks, kills after `grace`, and returns once it is seen not to run. `Ok(false)`: there is no
+/// such container.
+pub fn stop_container(container: &str, grace: Duration) -> Result<bool> {
+    let output = process::output(&docker::stop(container, grace.as_secs()), grace + ANSWER);
+    if let Ok(output) = &output
+        && is_missing(output)
+    {
+        return Ok(false);
+    }
+    for _ in 0..5 {
+        match container_state(container) {
+            Ok(None) => return Ok(true),
+            Ok(Some(state)) if !state.is_alive() => return Ok(true),
+            Ok(Some(_)) | Err(_) => {}
+        }
+        log::warn!("the container {container} did not stop; killing it");
+        let _ = process::output(&docker::kill(container), ANSWER);
+    }
+    Err(Error::new(
+        Kind::Docker,
+        format!("the container {container} could not be stopped: it still runs"),
+    )
+    .hint(format!("look at it with `docker inspect {container}`")))
+}
+
+/// Removes a container. One that is not there is no error.
+pub fn remove_container(container: &str) -> Result<()> {
+    let output = process::output(&docker::remove(container), ANSWER)?;
+    if output.is_success() || is_missing(&output) {
+        return Ok(());
+    }
+    Err(refusal(&output).within(format_args!("`{}`", docker::remove(container))))
+}
+
+fn is_missing(output: &Output) -> bool {
+    !output.is_success()
+        && says(
+            &output.stderr,
+            &["no such container", "no such object", "no such image"],
+        )
+}
+
+fn says(text: &str, needles: &[&str]) -> bool {
+    let text = text.to_lowercase();
+    needles.iter().any(|needle| text.contains(needle))
+}
+
+fn refusal(output: &Output) -> Error {
+    let said = match explain(&output.stderr) {
+        said if said.is_empty() => output.ending.to_string(),
+        said => said,
+    };
+    match engine_trouble(&said) {
+        Some(error) => error,
+        None => Error::new(Kind::Docker, format!("docker refused: {said}")),
+    }
+}
+
+/// Docker's own words, without its advice to read its help.
+pub fn explain(text: &str) -> String {
+    let lines: Vec<&str> = text
+        .lines()
+        .map(|line| {
+            line.trim()
+                .trim_start_matches("docker: ")
+                .trim_start_matches("Error response from daemon: ")
+        })
+        .filter(|line| {
+            !line.is_empty()
+                && !line.starts_with("Run 'docker ")
+                && !line.starts_with("See 'docker ")
+        })
+        .collect();
+    // Docker's complaint about a flag is followed by its whole usage.
+    let usage = lines
+        .iter()
+        .position(|line| line.starts_with("Usage:"))
+        .unwrap_or(lines.len());
+    lines[..usage].join("; ")
+}
+
+/// The two troubles with an engine that have a well-known remedy.
+pub fn engine_trouble(said: &str) -> Option<Error> {
+    if says(
+        said,
+        &[
+            "permission denied while trying to connect",
+            "dial unix /var/run/docker.sock: connect: permission denied",
+        ],
+    ) {
+        return Some(
+            Error::new(
+                Kind::Docker,
+                "this user may not talk to the docker engine: permission denied on its socket",
+            )
+            .hint("`sudo usermod -aG docker $USER`, then log in again"),
+        );
+    }
+    if says(
+        said,
+        &[
+            "cannot connect to the docker daemon",
+            "is the docker daemon running",
+            "error during connect",
+        ],
+    ) {
+        return Some(
+            Error::new(
+                Kind::Docker,
+                format!("the docker engine does not answer: {said}"),
+            )
+            .hint("start it: `sudo systemctl start docker`; if it runs elsewhere, set DOCKER_HOST"),
+        );
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(text: &str) -> ContainerState {
+        serde_json::from_str(text).expect("a state")
+    }
+
+    #[test]
+    fn reads_how_a_container_ended() {
+        let end = state(
+            r#"{"Status":"exited","Running":false,"Paused":false,"Restarting":false,"OOMKilled":true,"Dead":false,
+            "Pid":0,"ExitCode":137,"Error":"","StartedAt":"2026-11-22T01:52:26.500Z","FinishedAt":"2026-11-22T01:52:28Z"}"#,
+        )
+        .end()
+        .expect("it started");
+        assert_eq!(
+            end.exit,
+            Exit {
+                code: 137,
+                oom_killed: true
+            }
+        );
+        assert_eq!(end.duration, Some(Duration::from_millis(1500)));
+    }
+
+    #[test]
+    fn a_container_that_never_started_has_no_end() {
+        let state = state(
+            r#"{"Running":false,"ExitCode":127,"Error":"exec: \"nope\": not found",
+            "StartedAt":"0001-01-01T00:00:00Z","FinishedAt":"0001-01-01T00:00:00Z"}"#,
+        );
+        assert_eq!(state.end(), None);
+    }
+
+    #[test]
+    fn reads_the_end_of_a_removed_container_from_its_events() {
+        let event = |action: &str, attributes: &str, time: u64| {
+            format!(
+                r#"{{"Type":"container","Action":"{action}","Actor":{{"ID":"x","Attributes":{{{attributes}}}}},"timeNano":{time}}}"#
+            )
+        };
+        let all = [
+            event("create", "", 1),
+            event("start", "", 1_000_000_000),
+            event("oom", "", 2_000_000_000),
+            event("die", r#""exitCode":"137","name":"t3""#, 3_000_000_000),
+            event("destroy", "", 4),
+        ];
+        let end = end_of_events(&all.join("\n")).expect("an end");
+        assert_eq!(
+            end,
+            End {
+                exit: Exit {
+                    code: 137,
+                    oom_killed: true
+                },
+                duration: Some(Duration::from_secs(2))
+            }
+        );
+        assert_eq!(
+            end_of_events(&[all[0].as_str(), all[4].as_str()].join("\n")),
+            None,
+            "never started"
+        );
+        assert_eq!(end_of_events("not json\n"), None);
+    }
+
+    #[test]
+    fn explains_in_dockers_words_without_its_advice() {
+        assert_eq!(
+            explain(
+                "docker: Error response from daemon: no such thing\n\nRun 'docker run --help' for more information\n"
+            ),
+            "no such thing"
+        );
+        assert_eq!(
+            explain("unknown flag: --x\n\nUsage:  docker run [OPTIONS] IMAGE\n  more\n"),
+            "unknown flag: --x"
+        );
+    }
+
+    #[test]
+    fn the_known_troubles_have_a_remedy() {
+        let error = engine_trouble(
+            "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?",
+        );
+        assert!(
+            error
+                .expect("known")
+                .hint
+                .expect("a hint")
+                .contains("systemctl start docker")
+        );
+        let error = engine_trouble(
+            "permission denied while trying to connect to the Docker daemon socket at unix:///x",
+        );
+        assert!(
+            error
+                .expect("known")
+                .hint
+                .expect("a hint")
+                .contains("usermod")
+        );
+        assert_eq!(engine_trouble("something else"), None);
+    }
+}

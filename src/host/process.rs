@@ -1,0 +1,373 @@
+//! The only file that spawns: runs a [`CommandLine`], streams what it prints, ends it.
+//!
+//! Every program gets a process group of its own, so that a terminal's Ctrl-C reaches the agent alone, which
+//! decides. Nothing here knows docker.
+
+use std::io::{self, ErrorKind, PipeReader, Read};
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::failure::{Error, Kind, Result};
+use crate::launch::command::CommandLine;
+
+/// How long a pipe may stay open after its program has ended: a grandchild that kept it must not hang the job.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How often a silent program is looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+impl From<ExitStatus> for Ending {
+    fn from(status: ExitStatus) -> Ending {
+        match status.code() {
+            Some(code) => Ending::Code(code),
+            None => Ending::Signal(status.signal().unwrap_or_default()),
+        }
+    }
+}
+
+impl std::fmt::Display for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ending::Code(code) => write!(f, "exit code {code}"),
+            Ending::Signal(number) => match Signal::try_from(*number) {
+                Ok(signal) => f.write_str(signal.as_str()),
+                Err(_) => write!(f, "signal {number}"),
+            },
+        }
+    }
+}
+
+/// The process group of a running program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group(Pid);
+
+impl Group {
+    /// Sends a signal to all of the group. A group that has ended is no error.
+    pub fn signal(self, signal: Signal) {
+        let _ = killpg(self.0, signal);
+    }
+}
+
+/// What a short command printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// How it ended.
+    pub ending: Ending,
+    /// What it wrote to standard output.
+    pub stdout: String,
+    /// What it wrote to standard error.
+    pub stderr: String,
+}
+
+impl Output {
+    /// Did it exit with code 0?
+    pub fn is_success(&self) -> bool {
+        self.ending == Ending::Code(0)
+    }
+}
+
+/// Runs `command` and gives what it prints to `on_output` as it comes, standard output and standard error in the
+/// order in which they were written. `started` is told the process group before the first byte.
+pub fn stream(
+    command: &CommandLine,
+    started: impl FnOnce(Group),
+    mut on_output: impl FnMut(&[u8]),
+) -> Result<Ending> {
+    let (reader, writer) =
+        io::pipe().map_err(|cause| Error::system("cannot make a pipe", cause))?;
+    let mut child = {
+        let mut spawner = spawner(command);
+        let second = writer
+            .try_clone()
+            .map_err(|cause| Error::system("cannot make a pipe", cause))?;
+        spawner.stdout(writer).stderr(second);
+        // The spawner holds our ends of the pipe for writing: it must be gone before the pipe can end.
+        spawner
+            .spawn()
+            .map_err(|cause| not_executed(command, &cause))?
+    };
+    started(group_of(&child));
+    let mut pipes = vec![Pipe {
+        reader,
+        on_output: &mut on_output,
+    }];
+    pump(&mut child, &mut pipes, None)
+        .and_then(|()| child.wait())
+        .map(Ending::from)
+        .map_err(|cause| Error::system(format_args!("cannot follow `{}`", program(command)), cause))
+}
+
+/// Runs a short command to its end and gives what it printed; after `timeout` it is killed, and that is an error.
+pub fn output(command: &CommandLine, timeout: Duration) -> Result<Output> {
+    let broken = |cause: io::Error| {
+        Error::system(format_args!("cannot follow `{}`", program(command)), cause)
+    };
+    let deadline = Instant::now() + timeout;
+    let (stdout_reader, stdout_writer) = io::pipe().map_err(broken)?;
+    let (stderr_reader, stderr_writer) = io::pipe().map_err(broken)?;
+    let mut child = spawner(command)
+        .stdout(stdout_writer)
+        .stderr(stderr_writer)
+        .spawn()
+        .map_err(|cause| not_executed(command, &cause))?;
+
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let mut keep_stdout = |bytes: &[u8]| stdout.extend_from_slice(bytes);
+    let mut keep_stderr = |bytes: &[u8]| stderr.extend_from_slice(bytes);
+    let mut pipes = vec![
+        Pipe {
+            reader: stdout_reader,
+            on_output: &mut keep_stdout,
+        },
+        Pipe {
+            reader: stderr_reader,
+            on_output: &mut keep_stderr,
+        },
+    ];
+    pump(&mut child, &mut pipes, Some(deadline)).map_err(broken)?;
+    drop(pipes);
+    let Some(status) = wait_until(&mut child, deadline).map_err(broken)? else {
+        group_of(&child).signal(Signal::SIGKILL);
+        let _ = child.wait();
+        return Err(Error::new(
+            Kind::Docker,
+            format!(
+                "`{command}` gave no answer in {} s and was ended",
+                timeout.as_secs()
+            ),
+        ));
+    };
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Output {
+        ending: status.into(),
+        stdout: text(stdout),
+        stderr: text(stderr),
+    })
+}
+
+/// The one place where a [`CommandLine`] becomes a process: the same fields that its `Display` prints.
+#[expect(clippy::disallowed_methods, reason = "this is the file that may spawn")]
+fn spawner(command: &CommandLine) -> Command {
+    let mut spawner = Command::new(program(command));
+    spawner
+        .args(command.argv.iter().skip(1))
+        .stdin(Stdio::null())
+        .process_group(0);
+    spawner.envs(
+        command
+            .env
+            .iter()
+            .map(|(name, value)| (name, value.expose())),
+    );
+    if let Some(folder) = &command.cwd {
+        spawner.current_dir(folder);
+    }
+    spawner
+}
+
+fn program(command: &CommandLine) -> &str {
+    command.argv.first().map_or("", String::as_str)
+}
+
+fn group_of(child: &Child) -> Group {
+    // A pid is positive and fits: the kernel's limit is 2^22.
+    Group(Pid::from_raw(child.id().cast_signed()))
+}
+
+fn not_executed(command: &CommandLine, cause: &io::Error) -> Error {
+    let program = program(command);
+    match cause.kind() {
+        ErrorKind::NotFound => {
+            Error::new(Kind::Docker, format!("could not execute `{program}`: it is not installed, or not on the PATH"))
+        }
+        ErrorKind::ArgumentListTooLong => Error::input(format!(
+            "could not execute `{program}`: its arguments have {} bytes, more than this machine's kernel takes",
+            command.argv.iter().map(|argument| argument.len() + 1).sum::<usize>()
+        ))
+        .hint("make the job's config or arguments smaller, or give it a file"),
+        _ => Error::system(format_args!("could not execute `{program}`"), cause),
+    }
+}
+
+struct Pipe<'a> {
+    reader: PipeReader,
+    on_output: &'a mut dyn FnMut(&[u8]),
+}
+
+/// Reads all pipes until they end, until `child` has ended and the rest has lingered, or until the deadline.
+fn pump(child: &mut Child, pipes: &mut Vec<Pipe<'_>>, deadline: Option<Instant>) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut looked = Instant::now();
+    let mut ended: Option<Instant> = None;
+    while !pipes.is_empty() {
+        let now = Instant::now();
+        if deadline.is_some_and(|deadline| now >= deadline)
+            || ended.is_some_and(|end| now >= end + LINGER)
+        {
+            return Ok(());
+        }
+        let wait = deadline.map_or(TICK, |deadline| TICK.min(deadline - now));
+        let ready = wait_for_input(pipes, wait)?;
+        for index in ready.into_iter().rev() {
+            let bytes = pipes[index].reader.read(&mut buffer)?;
+            match bytes {
+                0 => drop(pipes.remove(index)),
+                bytes => (pipes[index].on_output)(&buffer[..bytes]),
+            }
+        }
+        if ended.is_none() && looked.elapsed() >= TICK {
+            looked = Instant::now();
+            ended = child.try_wait()?.map(|_| looked);
+        }
+    }
+    Ok(())
+}
+
+/// The pipes that have something to read or have ended, after at most `wait`.
+fn wait_for_input(pipes: &[Pipe<'_>], wait: Duration) -> io::Result<Vec<usize>> {
+    let mut polled: Vec<PollFd<'_>> = pipes
+        .iter()
+        .map(|pipe| PollFd::new(pipe.reader.as_fd(), PollFlags::POLLIN))
+        .collect();
+    // Rounded up, so that the last fraction of a millisecond is not spent in a busy loop.
+    let millis = u16::try_from(wait.as_millis() + 1).unwrap_or(u16::MAX);
+    match poll(&mut polled, PollTimeout::from(millis)) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    Ok(polled
+        .iter()
+        .enumerate()
+        .filter(|(_, fd)| fd.any() == Some(true))
+        .map(|(index, _)| index)
+        .collect())
+}
+
+fn wait_until(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launch::command::Secret;
+
+    fn sh(script: &str) -> CommandLine {
+        CommandLine::new("sh").args(["-c", script])
+    }
+
+    fn streamed(command: &CommandLine) -> (Ending, String) {
+        let mut all = Vec::new();
+        let ending = stream(command, |_| {}, |bytes| all.extend_from_slice(bytes)).expect("a run");
+        (ending, String::from_utf8_lossy(&all).into_owned())
+    }
+
+    #[test]
+    fn keeps_the_order_of_output_and_errors() {
+        let (ending, text) = streamed(&sh("echo 1; echo 2 >&2; echo 3; exit 3"));
+        assert_eq!((ending, text.as_str()), (Ending::Code(3), "1\n2\n3\n"));
+    }
+
+    #[test]
+    fn keeps_output_and_errors_apart_in_a_short_command() {
+        let output = output(
+            &sh("echo out; echo err >&2; kill -9 $$"),
+            Duration::from_secs(10),
+        )
+        .expect("a run");
+        assert_eq!(
+            output,
+            Output {
+                ending: Ending::Signal(9),
+                stdout: "out\n".into(),
+                stderr: "err\n".into()
+            }
+        );
+    }
+
+    #[test]
+    fn a_grandchild_that_keeps_the_pipe_cannot_hang_the_job() {
+        let start = Instant::now();
+        let (ending, text) = streamed(&sh("sleep 60 & echo started"));
+        assert_eq!((ending, text.as_str()), (Ending::Code(0), "started\n"));
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+
+    #[test]
+    fn a_command_without_an_answer_is_ended() {
+        let start = Instant::now();
+        let error = output(&sh("sleep 60"), Duration::from_millis(200)).expect_err("a timeout");
+        assert!(error.message.contains("gave no answer"), "{error}");
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+
+    #[test]
+    fn the_environment_of_the_command_is_added_to_ours() {
+        let mut command = sh("echo $LAUNCH_AGENT_TEST; test -n \"$PATH\"");
+        command
+            .env
+            .insert("LAUNCH_AGENT_TEST".into(), Secret::new("a value"));
+        assert_eq!(
+            streamed(&command),
+            (Ending::Code(0), "a value\n".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_signal_reaches_the_group_alone() {
+        let ending = stream(
+            &sh("sleep 60"),
+            |group| group.signal(Signal::SIGTERM),
+            |_| {},
+        )
+        .expect("a run");
+        assert_eq!(ending, Ending::Signal(15));
+    }
+
+    #[test]
+    fn what_could_not_start_is_said() {
+        let error = stream(&CommandLine::new("no-such-program-here"), |_| {}, |_| {})
+            .expect_err("nothing to run");
+        assert_eq!(error.kind, Kind::Docker);
+        assert!(error.message.contains("`no-such-program-here`"), "{error}");
+        let error = output(&sh("true").arg("x".repeat(3_000_000)), TICK).expect_err("too long");
+        assert!(
+            error
+                .message
+                .contains("more than this machine's kernel takes"),
+            "{error}"
+        );
+    }
+}

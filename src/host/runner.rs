@@ -1,0 +1,167 @@
+//! Carries out a plan: provides the image, runs the container, finds out how it ended, removes it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::{Timestamp, ToSpan};
+
+use crate::failure::{Error, Kind, Result};
+use crate::host::engine::{self, ContainerState, End};
+use crate::host::logs::JobLog;
+use crate::host::process::{self, Ending};
+use crate::host::stop::{Activity, Stop};
+use crate::launch::docker;
+use crate::launch::plan::{ImagePlan, Plan, Removal};
+use crate::queue::Exit;
+
+/// Exit codes of `docker run` that are docker's own: it refused; the command cannot be run; it was not found.
+const DOCKERS_OWN: std::ops::RangeInclusive<i32> = 125..=127;
+
+/// How often a container is looked at that has outlived its client.
+const WATCH: Duration = Duration::from_secs(2);
+
+/// Makes sure that the image is on this machine.
+pub fn provide_image(plan: &ImagePlan, log: &mut JobLog, stop: &Stop) -> Result<()> {
+    let ImagePlan::PullIfMissing { image, command } = plan else { return Ok(()) };
+    if engine::has_image(image)? {
+        return Ok(());
+    }
+    stop.check()?;
+    log.note(command);
+    let mut said = Vec::new();
+    let ending = process::stream(
+        command,
+        |group| stop.now(Activity::Command(group)),
+        |bytes| {
+            said.extend_from_slice(bytes);
+            log.output(bytes);
+        },
+    );
+    stop.now(Activity::Between);
+    stop.check()?;
+    if ending? == Ending::Code(0) {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&said);
+    let why = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("docker gave no reason");
+    Err(Error::new(
+        Kind::Input,
+        format!("the image `{image}` is not on this machine and could not be pulled: {}", engine::explain(why)),
+    )
+    .hint("check its name; for a private registry run `docker login` as the agent's user"))
+}
+
+/// Runs the container to its end and says how it ended. An error is docker's refusal, not the job's failure.
+pub fn run_container(plan: &Plan, log: &mut JobLog, stop: &Stop) -> Result<End> {
+    stop.check()?;
+    // Docker refuses to start when the file is there, and only a run that never came to its end left one.
+    remove_file(&plan.cidfile)?;
+    let begun = Timestamp::now();
+    let doing = |client| stop.now(Activity::Container { name: plan.container.clone(), client });
+    let ending = process::stream(&plan.run, |client| doing(Some(client)), |bytes| log.output(bytes));
+    doing(None);
+    let end = find_end(plan, begun, ending?, log);
+    stop.now(Activity::Between);
+    end
+}
+
+/// The true end of a container, whatever became of the client that followed it.
+fn find_end(plan: &Plan, begun: Timestamp, client: Ending, log: &JobLog) -> Result<End> {
+    let id = std::fs::read_to_string(&plan.cidfile).unwrap_or_default();
+    let id = id.trim();
+    remove_file(&plan.cidfile)?;
+    if id.is_empty() {
+        return Err(refused(client, log));
+    }
+    let passed_on = match client {
+        Ending::Code(code) if !DOCKERS_OWN.contains(&code) => Some(code),
+        _ => None,
+    };
+    // The client passes on the code of a container that has ended. Otherwise it may have ended before its container,
+    // which holds the slot until it has ended too.
+    let state = match passed_on {
+        Some(_) => engine::container_state(id),
+        None => wait_for_container(id),
+    };
+    let end = match state {
+        Ok(Some(state)) if !state.is_alive() => Ok(state.end()),
+        // A restart policy has started it again: the job ended when its command first did.
+        Ok(Some(_)) => Ok(None),
+        // `--rm`: the engine has removed it, and remembers its last events. A minute allows for clocks that differ.
+        Ok(None) => engine::end_from_events(id, begun - 1.minute()),
+        Err(error) => Err(error),
+    };
+    match (end, passed_on) {
+        (Ok(Some(end)), _) => Ok(end),
+        (_, Some(code)) => Ok(End { exit: Exit { code, oom_killed: false }, duration: None }),
+        (Ok(None), None) if matches!(client, Ending::Code(_)) => Err(refused(client, log)),
+        (Ok(None), None) => Err(Error::new(
+            Kind::Docker,
+            format!("the container's end is not known: docker's client was ended by {client}, and the engine has no record"),
+        )),
+        (Err(error), None) => Err(error.within("the container's end is not known")),
+    }
+}
+
+/// The state of a container once it does not run.
+fn wait_for_container(id: &str) -> Result<Option<ContainerState>> {
+    let mut said = false;
+    loop {
+        match engine::container_state(id)? {
+            Some(state) if state.is_alive() => {}
+            other => return Ok(other),
+        }
+        if !said {
+            said = true;
+            log::warn!("docker's client ended before its container {id}, which is waited for; see `docker logs {id}`");
+        }
+        let _ = process::output(&docker::wait(id), WATCH);
+    }
+}
+
+/// Docker's own words about a container that never ran.
+fn refused(client: Ending, log: &JobLog) -> Error {
+    let said = log.last_lines(40);
+    let words: Vec<&str> = said.lines().skip_while(|line| !is_dockers(line)).collect();
+    let why = engine::explain(&words.join("\n"));
+    if let Some(error) = engine::engine_trouble(&why) {
+        return error;
+    }
+    let why = if why.is_empty() { format!("docker's client ended with {client} and no reason") } else { why };
+    let error = Error::new(Kind::Input, format!("docker could not run the container: {why}"));
+    if why.contains("executable file not found") || why.contains("no such file or directory: unknown") {
+        return error.hint("the entry point does not exist in the image; it is the first word after the image, or `--entrypoint`");
+    }
+    if why.contains("could not select device driver") {
+        return error.hint("for GPUs install the NVIDIA Container Toolkit and restart docker");
+    }
+    error
+}
+
+fn is_dockers(line: &str) -> bool {
+    ["docker: ", "unknown flag: ", "unknown shorthand flag: ", "invalid argument ", "flag needs an argument"]
+        .iter()
+        .any(|start| line.starts_with(start))
+}
+
+/// Removes the container when that is the agent's to do. Called once its end is recorded.
+pub fn clean_up(plan: &Plan, ended_by_itself: bool) {
+    let remove = match plan.removal {
+        Removal::Kept => false,
+        Removal::ByAgent => true,
+        // With `--rm` the engine removes what ran; what was created and never ran it leaves behind.
+        Removal::ByDocker => !ended_by_itself,
+    };
+    if remove && let Err(error) = engine::remove_container(&plan.container) {
+        log::warn!("the container {} could not be removed: {error}", plan.container);
+    }
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::system(format_args!("cannot remove {}", path.display()), error))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,261 @@
+//! A place of its own for one test: a home folder, a PATH, a queue database, and, where wanted, a `docker` that
+//! records its argv and obeys.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// What a fake docker does. It keeps its notes in `$FAKE`: `calls` (one argv a line, quoted by bash), `images`
+/// (those that are there), `state.NAME` of each container, and runs `job` as the container's command.
+const FAKE_DOCKER: &str = r#"#!/bin/bash
+printf '%s\n' "${*@Q}" >>"$FAKE/calls"
+name_of() { for c in "$FAKE"/state.*; do [ -e "$c" ] && grep -q "\"id\":\"$1\"" "$c" && { echo "${c##*state.}"; return; }; done; echo "$1"; }
+state() { # NAME RUNNING CODE
+  printf '{"id":"id-%s","Running":%s,"ExitCode":%s,"StartedAt":"2026-01-01T00:00:00Z","FinishedAt":"2026-01-01T00:00:02Z"}\n' "$1" "$2" "$3" >"$FAKE/state.$1.new"
+  mv "$FAKE/state.$1.new" "$FAKE/state.$1"
+}
+case "$1 $2" in
+  "version "*) [ ! -e "$FAKE/no-engine" ] || { cat "$FAKE/no-engine" >&2; exit 1; }; echo 99.0 ;;
+  "image inspect") grep -qxF -- "${*: -1}" "$FAKE/images" || { echo "Error: No such image: ${*: -1}" >&2; exit 1; } ;;
+  "pull "*) echo "pulling ${*: -1}"; [ -e "$FAKE/registry" ] || { echo "Error response from daemon: pull access denied for ${*: -1}" >&2; exit 1; } ;;
+  "run --help") printf 'Options:\n      --brand-new string   A newer option\n' ;;
+  "run "*)
+    name= cidfile=
+    for ((i = 1; i < $#; i++)); do
+      case "${!i}" in --name) j=$((i + 1)); name=${!j} ;; --cidfile) j=$((i + 1)); cidfile=${!j} ;; esac
+    done
+    [ ! -e "$FAKE/refuse" ] || { cat "$FAKE/refuse" >&2; exit 125; }
+    printf 'id-%s' "$name" >"$cidfile"
+    state "$name" true 0
+    bash "$FAKE/job" "$name" "$@" & echo $! >"$FAKE/pid.$name"
+    wait $!; code=$?
+    state "$name" false "$code"
+    exit "$code" ;;
+  "container inspect") cat "$FAKE/state.$(name_of "${*: -1}")" 2>/dev/null || { echo "Error: No such container: ${*: -1}" >&2; exit 1; } ;;
+  "stop "*|"kill "*)
+    name=$(name_of "${*: -1}")
+    [ -e "$FAKE/state.$name" ] || { echo "Error response from daemon: No such container: $name" >&2; exit 1; }
+    kill -KILL "$(cat "$FAKE/pid.$name")" 2>/dev/null
+    while grep -q '"Running":true' "$FAKE/state.$name"; do sleep 0.02; done ;;
+  "wait "*) sleep 0.1 ;;
+  "rm "*) rm -f "$FAKE/state.$(name_of "${*: -1}")" ;;
+  *) echo "fake docker: what is $*?" >&2; exit 1 ;;
+esac
+"#;
+
+/// How long a test waits for something that should come at once.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Sandbox {
+    folder: tempfile::TempDir,
+    path: String,
+    vars: Vec<(String, String)>,
+}
+
+impl Sandbox {
+    /// A sandbox with the real PATH of this machine.
+    pub fn new() -> Sandbox {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = std::env::var("PATH").expect("a PATH");
+        Sandbox { folder, path, vars: Vec::new() }
+    }
+
+    /// A sandbox whose `docker` is a script that runs `job` (bash; `$1` is the container's name) as every container.
+    pub fn with_fake_docker(job: &str) -> Sandbox {
+        let mut sandbox = Sandbox::new();
+        sandbox.write_program("docker", FAKE_DOCKER);
+        fs::create_dir(sandbox.path("fake")).expect("a folder");
+        sandbox.set("FAKE", sandbox.path("fake").to_str().expect("UTF-8"));
+        sandbox.write("fake/images", "job:1\n");
+        sandbox.write("fake/job", job);
+        sandbox
+    }
+
+    /// Puts an executable first on the PATH.
+    pub fn write_program(&mut self, name: &str, text: &str) {
+        let bin = self.path("bin");
+        fs::create_dir_all(&bin).expect("a folder");
+        fs::write(bin.join(name), text).expect("written");
+        fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).expect("executable");
+        if !self.path.starts_with(bin.to_str().expect("UTF-8")) {
+            self.path = format!("{}:{}", bin.display(), self.path);
+        }
+    }
+
+    /// Leaves nothing on the PATH but what the sandbox itself has.
+    pub fn clear_path(&mut self) {
+        self.path = self.path("bin").display().to_string();
+    }
+
+    /// Sets a variable for every program that the sandbox starts.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.vars.push((name.to_owned(), value.to_owned()));
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        fs::write(&path, text).expect("written");
+        path
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    /// `launch-agent` with a clean environment; it is not started yet.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_launch-agent"));
+        command.args(arguments).env_clear().env("HOME", self.folder.path()).env("PATH", &self.path);
+        // The engine may be somewhere that only the environment names.
+        for name in ["DOCKER_HOST", "DOCKER_CONFIG"] {
+            command.envs(std::env::var_os(name).map(|value| (name, value)));
+        }
+        command.envs(self.vars.iter().map(|(name, value)| (name, value)));
+        command.current_dir(self.folder.path()).stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        let output = self.command(arguments).output().expect("launch-agent starts");
+        Ran::new(arguments, &output, self.folder.path())
+    }
+
+    /// Runs a command that must succeed, and gives what it printed.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        self.run(arguments).code(0).stdout
+    }
+
+    /// Makes a queue with this config, and pushes nothing.
+    pub fn queue(&self, name: &str, config: &str) {
+        let file = self.write(&format!("{name}.queue.json"), config);
+        self.ok(&["queue", "create", name, "--config", file.to_str().expect("UTF-8")]);
+    }
+
+    /// Pushes a job to queue `q` for `image` with these further arguments, and gives its id.
+    pub fn push(&self, image: &str, arguments: &[&str]) -> String {
+        let all = [&["push", "-q", "q", "-p", "demo", "-d", image], arguments].concat();
+        self.ok(&all).trim().to_owned()
+    }
+
+    /// Runs the agent until queue `q` is empty.
+    pub fn once(&self, arguments: &[&str]) -> Ran {
+        self.run(&[&["--local", "-q", "q", "--once"], arguments].concat())
+    }
+
+    /// Starts the agent; it is ended when the value is dropped.
+    pub fn start_agent(&self, arguments: &[&str]) -> Agent {
+        let log = fs::File::create(self.path("agent.err")).expect("a file");
+        let out = fs::File::create(self.path("agent.out")).expect("a file");
+        let all = [&["--local", "-q", "q"], arguments].concat();
+        Agent(self.command(&all).stdout(out).stderr(log).spawn().expect("the agent starts"))
+    }
+
+    /// An item as `item show --json` prints it.
+    pub fn item(&self, id: &str) -> serde_json::Value {
+        serde_json::from_str(&self.ok(&["item", "show", id, "--json"])).expect("JSON")
+    }
+
+    /// Waits until the item is in one of these states, and gives it.
+    pub fn item_in(&self, id: &str, states: &[&str]) -> serde_json::Value {
+        let mut item = self.item(id);
+        self.wait_for(&format!("item {id} in {states:?}"), || {
+            item = self.item(id);
+            states.contains(&item["state"].as_str().expect("a state"))
+        });
+        item
+    }
+
+    pub fn log(&self, id: &str) -> String {
+        self.ok(&["item", "logs", id])
+    }
+
+    /// Waits until `condition` holds; on failure shows everything there is to see.
+    pub fn wait_for(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition() {
+            assert!(
+                Instant::now() < deadline,
+                "waited in vain for {what}\n--- agent\n{}{}--- docker calls\n{}",
+                self.read("agent.err"),
+                self.read("agent.out"),
+                self.read("fake/calls"),
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The calls of the fake docker that begin with `word`, each as bash would print its argv.
+    pub fn calls(&self, word: &str) -> Vec<String> {
+        let start = format!("'{word}'");
+        self.read("fake/calls").lines().filter(|line| line.starts_with(&start)).map(str::to_owned).collect()
+    }
+}
+
+/// An agent that runs in the background.
+pub struct Agent(Child);
+
+impl Agent {
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.0.id().cast_signed());
+        nix::sys::signal::kill(pid, signal).expect("the agent lives");
+    }
+
+    /// Waits for the agent's end and gives its exit code.
+    pub fn wait(&mut self, sandbox: &Sandbox) -> Option<i32> {
+        let mut status = None;
+        sandbox.wait_for("the agent to end", || {
+            status = self.0.try_wait().expect("waited");
+            status.is_some()
+        });
+        status.expect("ended").code()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What a command did, with everything that a failing test wants to show.
+pub struct Ran {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+    shown: String,
+}
+
+impl Ran {
+    fn new(arguments: &[&str], output: &Output, folder: &Path) -> Ran {
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        let shown = format!(
+            "launch-agent {arguments:?} in {}: {}\n--- stdout\n{stdout}--- stderr\n{stderr}",
+            folder.display(),
+            output.status
+        );
+        Ran { code: output.status.code(), stdout, stderr, shown }
+    }
+
+    /// Asserts the exit code.
+    #[track_caller]
+    pub fn code(self, code: i32) -> Ran {
+        assert_eq!(self.code, Some(code), "{}", self.shown);
+        self
+    }
+
+    /// Asserts that standard error holds a text.
+    #[track_caller]
+    pub fn says(self, text: &str) -> Ran {
+        assert!(self.stderr.contains(text), "no `{text}` in\n{}", self.shown);
+        self
+    }
+}
