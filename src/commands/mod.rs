@@ -1,6 +1,7 @@
 //! One file a subcommand: call a room, print the answer. The only code that prints to stdout.
 
 mod config;
+mod render;
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
@@ -14,6 +15,7 @@ use crate::failure::{Error, Result};
 pub fn run(cli: Cli, environment: &Environment) -> Result<ExitCode> {
     match cli.command.unwrap_or(Command::Agent(Box::new(cli.agent))) {
         Command::Config(args) => config::run(&args, environment),
+        Command::Render(args) => render::run(&args, environment, || None),
         _ => Err(Error::input("not yet")),
     }
 }

@@ -3,4 +3,13 @@
 
 pub mod command;
 pub mod docker;
+pub mod docker_options;
+pub mod document;
+pub mod image;
+pub mod job_env;
+pub mod macros;
+pub mod plan;
+pub mod python_json;
+pub mod resource_args;
 pub mod spec;
+pub mod template;

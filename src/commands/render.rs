@@ -1,0 +1,168 @@
+//! `launch-agent render`: the commands that a launch spec would run, without running anything.
+
+use std::io::{IsTerminal, Read as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{print, say};
+use crate::cli::{Format, RenderArgs};
+use crate::config::{AgentConfig, Backend, Environment};
+use crate::failure::{Error, Result};
+use crate::launch::docker_options::OptionTable;
+use crate::launch::document;
+use crate::launch::plan::{Context, Launch, Plan, Server, plan, resolve};
+use crate::launch::resource_args::{OptionError, merge};
+use crate::launch::spec::{LaunchSpec, Object};
+
+/// `ask` gives the text of the installed docker's `docker run --help`. It is called only for an option that is not
+/// known, so that a machine without docker renders all others.
+pub fn run(
+    args: &RenderArgs,
+    environment: &Environment,
+    ask: impl FnOnce() -> Option<String>,
+) -> Result<ExitCode> {
+    let config = AgentConfig::for_command(&args.backend, environment)?;
+    let queue_config = args.queue_config.as_deref().map(queue_config).transpose()?;
+    let value = spec_value(args, queue_config.is_some())?;
+    let (mut spec, mut warnings) = LaunchSpec::parse(&value)?;
+    if let Some(queue_config) = &queue_config {
+        spec.resource_args = merge(queue_config, &spec.resource_args);
+    }
+    if spec.image.is_none() && spec.job.is_none() {
+        return Err(Error::input("no image to run is named")
+            .hint("name it with `--image URI`, or in `docker.docker_image` of the launch spec"));
+    }
+
+    let server = server(&config);
+    let table = OptionTable::docker_28();
+    let run_id = run_id(&value);
+    let context = Context {
+        item: "render",
+        queue: args.queue.as_deref().unwrap_or("render"),
+        agent: "render",
+        queue_entity: config.entity.value.as_deref(),
+        generated_run_id: &run_id,
+        server: server.as_ref(),
+        environment: environment.all(),
+        env_macros: &config.env_macros.value,
+        secure_mode: config.secure_mode.value,
+        cidfile: &config.state_folder.join("render.cid"),
+        table: &table,
+    };
+    let launch = resolve_or_ask(&spec, &context, ask)?;
+    let plan = plan(&launch, &context);
+    warnings.extend(plan.warnings.iter().cloned());
+    match args.format {
+        Format::Json => print(as_json(&plan, &launch.image, &warnings))?,
+        Format::Shell if std::io::stdout().is_terminal() => print(plan.wrapped())?,
+        Format::Shell => print(&plan)?,
+    }
+    if args.format == Format::Shell {
+        for warning in &warnings {
+            say(format_args!("warning: {warning}"));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The spec to render: the file's, or the least there is for a queue config by itself; `--image` over what it names.
+fn spec_value(args: &RenderArgs, has_queue_config: bool) -> Result<Value> {
+    let mut value = match &args.spec {
+        Some(path) => {
+            let (text, name) = read(path)?;
+            document::parse(&text, &name)?
+        }
+        None if has_queue_config => json!({"project": "example"}),
+        None => {
+            return Err(Error::input("nothing to render").hint(
+                "name a launch spec with `--spec FILE`, or a queue's config with `--queue-config FILE --image URI`",
+            ));
+        }
+    };
+    if let (Some(image), Some(spec)) = (&args.image, value.as_object_mut()) {
+        let docker = spec.entry("docker").or_insert_with(|| json!({}));
+        if docker.is_null() {
+            *docker = json!({});
+        }
+        if let Some(docker) = docker.as_object_mut() {
+            docker.insert("docker_image".to_owned(), json!(image));
+        }
+    }
+    Ok(value)
+}
+
+fn queue_config(path: &Path) -> Result<Object> {
+    let (text, name) = read(path)?;
+    document::parse_object(&text, &name)
+}
+
+/// The text of a file and what to call it; `-` is standard input.
+fn read(path: &Path) -> Result<(String, String)> {
+    let mut text = String::new();
+    let (read, name) = if path == Path::new("-") {
+        let read = std::io::stdin().lock().read_to_string(&mut text);
+        (read.map(|_| text), "standard input".to_owned())
+    } else {
+        (std::fs::read_to_string(path), path.display().to_string())
+    };
+    match read {
+        Ok(text) => Ok((text, name)),
+        Err(cause) => Err(Error::input(format!("cannot read {name}: {cause}"))),
+    }
+}
+
+/// W&B's server, when jobs would be told about one.
+fn server(config: &AgentConfig) -> Option<Server> {
+    if matches!(config.backend.value, Backend::Local(_)) {
+        return None;
+    }
+    config.api_key.as_ref().map(|key| Server {
+        base_url: config.base_url.value.clone(),
+        api_key: key.value.clone(),
+    })
+}
+
+/// Eight characters of `a-z0-9`, as the agent makes them, but out of the spec: two renders print the same.
+fn run_id(spec: &Value) -> String {
+    const CHARACTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    Sha256::digest(spec.to_string().as_bytes())
+        .iter()
+        .take(8)
+        .map(|byte| char::from(CHARACTERS[usize::from(*byte) % CHARACTERS.len()]))
+        .collect()
+}
+
+/// Settles the spec; an option that the table does not know is looked for in the installed docker's help.
+fn resolve_or_ask(
+    spec: &LaunchSpec,
+    context: &Context<'_>,
+    ask: impl FnOnce() -> Option<String>,
+) -> Result<Launch> {
+    let error = match resolve(spec, context) {
+        Err(OptionError::Unknown(error)) => error,
+        settled => return Ok(settled?),
+    };
+    let Some(help) = ask() else {
+        return Err(error);
+    };
+    let table = OptionTable::docker_28().with_help(&help);
+    let context = Context {
+        table: &table,
+        ..*context
+    };
+    Ok(resolve(spec, &context)?)
+}
+
+fn as_json(plan: &Plan, image: &str, warnings: &[String]) -> Value {
+    json!({
+        "run": plan.run.argv,
+        "env_from_agent": plan.env_from_agent,
+        "warnings": warnings,
+        "image": image,
+        "container": plan.container,
+        "run_id": plan.run_id,
+    })
+}

@@ -1,0 +1,240 @@
+//! From a launch spec to the commands that run it. [`resolve`] settles what will run, as values; [`plan`] writes the
+//! commands. Pure: whatever a decision needs comes in through [`Context`].
+//!
+//! Printing is running: a [`Plan`] prints the very [`CommandLine`]s that the runner spawns.
+
+mod container_name;
+mod settle;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::launch::command::{CommandLine, Secret};
+use crate::launch::docker_options::OptionTable;
+use crate::launch::job_env::Variable;
+use crate::launch::resource_args::{DockerOption, Given};
+pub use settle::resolve;
+
+/// Where W&B is, for the job's environment.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Its address, as it was configured.
+    pub base_url: String,
+    /// The agent's key.
+    pub api_key: Secret,
+}
+
+/// What a decision needs beside the spec.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The item's id: a label, and `WANDB_LAUNCH_TRACE_ID`.
+    pub item: &'a str,
+    /// The queue's name.
+    pub queue: &'a str,
+    /// The agent's name: a label.
+    pub agent: &'a str,
+    /// The entity that the queue belongs to.
+    pub queue_entity: Option<&'a str>,
+    /// The run's name when the spec has none.
+    pub generated_run_id: &'a str,
+    /// `None` is the embedded queue without a server.
+    pub server: Option<&'a Server>,
+    /// The agent's environment, for macros and for variables passed by name.
+    pub environment: &'a BTreeMap<String, String>,
+    /// Variables that look secret and that macros may read all the same.
+    pub env_macros: &'a [String],
+    /// Refuse `overrides.entry_point`.
+    pub secure_mode: bool,
+    /// Where docker writes the container's id.
+    pub cidfile: &'a Path,
+    /// The options that docker knows.
+    pub table: &'a OptionTable,
+}
+
+/// Everything settled: what will run, as values.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// The run's name.
+    pub run_id: String,
+    /// The image that will run.
+    pub image: String,
+    /// What the job's owner should know. One sentence each.
+    pub warnings: Vec<String>,
+    /// The job's variables, in their order.
+    variables: Vec<Variable>,
+    /// What the agent adds for a server on this very machine, then the queue's and the job's options.
+    options: Vec<DockerOption>,
+    /// Replaces the image's entry point when it is not empty.
+    entry_point: Vec<String>,
+    /// Words for the job.
+    args: Vec<String>,
+    /// Values that no log may show.
+    secrets: Vec<Secret>,
+}
+
+/// Everything decided, nothing done.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// How the image comes to this machine.
+    pub image: ImagePlan,
+    /// The container's command.
+    pub run: CommandLine,
+    /// The container's name.
+    pub container: String,
+    /// Where docker writes the container's id.
+    pub cidfile: PathBuf,
+    /// Who removes the container.
+    pub removal: Removal,
+    /// Values to keep out of logs, each at least 6 bytes: shorter ones would redact half the language.
+    pub secrets: Vec<Secret>,
+    /// The variables that the container gets by name, in their order.
+    pub env_from_agent: Vec<String>,
+    /// What the job's owner should know. One sentence each.
+    pub warnings: Vec<String>,
+    /// The run's name.
+    pub run_id: String,
+}
+
+/// How the image comes to this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImagePlan {
+    /// `command` pulls it, when it is not here already.
+    PullIfMissing {
+        /// The image.
+        image: String,
+        /// `docker pull`, for the platform that the options name.
+        command: CommandLine,
+    },
+    /// The options have a `pull`, so `docker run` does it.
+    LeftToDocker,
+}
+
+/// Who removes the container when it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// Docker: the options say `rm: true`.
+    ByDocker,
+    /// The agent, once the exit code is recorded: the options do not say.
+    ByAgent,
+    /// Nobody: the options say `rm: false`.
+    Kept,
+}
+
+impl Launch {
+    /// The value of an option that docker takes once.
+    fn option(&self, name: &str) -> Option<&DockerOption> {
+        self.options.iter().rev().find(|option| option.name == name)
+    }
+
+    /// The variables that are given by name alone, the job's own first.
+    fn env_by_name(&self) -> Vec<String> {
+        let own = self.variables.iter().filter_map(|variable| match variable {
+            Variable::ByName(name, _) => Some(name.as_str()),
+            Variable::Plain(..) => None,
+        });
+        let mut names: Vec<String> = Vec::new();
+        for name in own.chain(by_name(&self.options)) {
+            if !names.iter().any(|known| known == name) {
+                names.push(name.to_owned());
+            }
+        }
+        names
+    }
+}
+
+/// The variables among `options` that docker takes from the environment of its client.
+fn by_name(options: &[DockerOption]) -> impl Iterator<Item = &str> {
+    options
+        .iter()
+        .filter(|option| option.name == "env")
+        .filter_map(DockerOption::value)
+        .filter(|value| !value.contains('='))
+}
+
+/// Writes the commands of a launch.
+pub fn plan(launch: &Launch, context: &Context<'_>) -> Plan {
+    let given_name = launch.option("name").and_then(DockerOption::value);
+    let container = given_name.map_or_else(
+        || container_name::container_name(&launch.run_id, context.item),
+        str::to_owned,
+    );
+    let removal = match launch.option("rm").map(|option| &option.given) {
+        Some(Given::Flag(true)) => Removal::ByDocker,
+        Some(_) => Removal::Kept,
+        None => Removal::ByAgent,
+    };
+    let new_name = given_name.is_none().then_some(container.as_str());
+    Plan {
+        image: image_plan(launch),
+        run: run_command(launch, context, new_name),
+        container,
+        cidfile: context.cidfile.to_owned(),
+        removal,
+        secrets: launch.secrets.clone(),
+        env_from_agent: launch.env_by_name(),
+        warnings: launch.warnings.clone(),
+        run_id: launch.run_id.clone(),
+    }
+}
+
+fn image_plan(launch: &Launch) -> ImagePlan {
+    if launch.option("pull").is_some() {
+        return ImagePlan::LeftToDocker;
+    }
+    let mut command = CommandLine::new("docker").arg("pull");
+    if let Some(platform) = launch.option("platform").and_then(DockerOption::value) {
+        command = command.part(["--platform", platform]);
+    }
+    ImagePlan::PullIfMissing {
+        image: launch.image.clone(),
+        command: command.part([&launch.image]),
+    }
+}
+
+/// The container's command, from left to right.
+fn run_command(launch: &Launch, context: &Context<'_>, name: Option<&str>) -> CommandLine {
+    let mut run = CommandLine::new("docker").arg("run");
+    if let Some(name) = name {
+        run = run.part(["--name", name]);
+    }
+    for (key, value) in [
+        ("item", context.item),
+        ("queue", context.queue),
+        ("run", &launch.run_id),
+        ("agent", context.agent),
+    ] {
+        run = run.part(["--label".to_owned(), format!("launch-agent.{key}={value}")]);
+    }
+    run = run.part(["--cidfile".into(), context.cidfile.to_string_lossy()]);
+    for variable in &launch.variables {
+        run = match variable {
+            Variable::Plain(name, value) => run.part(["--env".into(), format!("{name}={value}")]),
+            Variable::ByName(name, value) => run.pass_env(name, value.clone()),
+        };
+    }
+    for option in &launch.options {
+        run = run.part(option.words());
+    }
+    let mut words = vec![launch.image.as_str()];
+    if let Some((program, arguments)) = launch.entry_point.split_first() {
+        run = run.part(["--entrypoint", program]);
+        words.extend(arguments.iter().map(String::as_str));
+    }
+    words.extend(launch.args.iter().map(String::as_str));
+    run.part(words)
+}
+
+/// One line a command, as bash would run it.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.run)
+    }
+}
+
+impl Plan {
+    /// The same for a terminal, each option on a line of its own.
+    pub fn wrapped(&self) -> String {
+        self.run.wrapped()
+    }
+}

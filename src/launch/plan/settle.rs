@@ -1,0 +1,228 @@
+//! Settles a launch spec: image, run, macros, options and variables. Pure.
+
+use std::collections::BTreeMap;
+
+use super::{Context, Launch, by_name};
+use crate::failure::{Error, Result};
+use crate::launch::command::Secret;
+use crate::launch::image;
+use crate::launch::job_env::{self, Variable};
+use crate::launch::macros::{Macros, looks_secret};
+use crate::launch::resource_args::{DockerOption, Given, OptionError, options};
+use crate::launch::spec::LaunchSpec;
+
+/// The shortest value, in bytes, that a redactor is given.
+const SHORTEST_SECRET: usize = 6;
+
+/// Settles what a spec, its options merged already, will run.
+///
+/// An option that the table does not know is [`OptionError::Unknown`], so that the caller can ask the installed
+/// docker and try again with a larger table.
+pub fn resolve(spec: &LaunchSpec, context: &Context<'_>) -> Result<Launch, OptionError> {
+    let image = job_image(spec)?;
+    check_entry_point(spec, context)?;
+    let run_id = spec
+        .run_id
+        .clone()
+        .unwrap_or_else(|| context.generated_run_id.to_owned());
+    let project = spec.project.to_lowercase();
+    let filled = Macros {
+        job: [
+            // W&B writes projects in lower case everywhere, so a path made of this one finds the same project.
+            (
+                "project_name",
+                Some(project.as_str()).filter(|it| !it.is_empty()),
+            ),
+            ("entity_name", spec.entity.as_deref()),
+            ("run_id", Some(&run_id)),
+            ("run_name", Some(spec.name.as_deref().unwrap_or(&run_id))),
+            ("image_uri", Some(image)),
+            ("author", spec.author.as_ref().and_then(Option::as_deref)),
+        ],
+        environment: context.environment,
+        allowed: context.env_macros,
+    }
+    .fill(&spec.resource_args);
+
+    let mut asked = options(&filled.config, context.table)?;
+    if !spec.overrides.entry_point.is_empty() {
+        asked.retain(|option| option.name != "entrypoint");
+    }
+    let variables = job_env::variables(
+        spec,
+        context,
+        &run_id,
+        image,
+        sets_variable(&asked, "WANDB_MODE"),
+    );
+    let mut warnings = filled.warnings;
+    warnings.extend(missing_variables(&asked, &variables, context.environment));
+    warnings.extend(restart_warning(&asked));
+    let mut secrets = filled.secrets;
+    secrets.extend(secret_values(&asked, &variables, spec, context));
+    Ok(Launch {
+        image: image.to_owned(),
+        warnings,
+        variables,
+        options: [local_server_options(context, &asked), asked].concat(),
+        entry_point: spec.overrides.entry_point.clone(),
+        args: spec.overrides.args.clone(),
+        secrets: worth_redacting(secrets),
+        run_id,
+    })
+}
+
+fn job_image(spec: &LaunchSpec) -> Result<&str> {
+    let Some(image) = spec.image.as_deref() else {
+        return Err(match &spec.job {
+            Some(job) => Error::input(format!(
+                "the job `{job}` is a code or git job, and this version runs image jobs"
+            ))
+            .hint("name an image in `docker.docker_image` of the launch spec"),
+            None => Error::input("the launch spec names no image").hint(
+                r#"name it as {"docker": {"docker_image": "python:3.12"}} or {"image_uri": "python:3.12"}"#,
+            ),
+        });
+    };
+    image::check(image)?;
+    Ok(image)
+}
+
+fn check_entry_point(spec: &LaunchSpec, context: &Context<'_>) -> Result<()> {
+    if context.secure_mode && !spec.overrides.entry_point.is_empty() {
+        return Err(Error::input(
+            "`overrides.entry_point` is refused: this agent runs in secure mode",
+        )
+        .hint("put the command into the image, or ask the machine's owner about `secure_mode` in launch-config.yaml"));
+    }
+    Ok(())
+}
+
+/// Whether an `env` option says anything about a variable.
+fn sets_variable(options: &[DockerOption], name: &str) -> bool {
+    options
+        .iter()
+        .filter(|option| option.name == "env")
+        .filter_map(DockerOption::value)
+        .any(|value| value.split('=').next() == Some(name))
+}
+
+/// A container cannot reach a server on its host's `localhost` through docker's own network, so such a job shares
+/// the host's, as under W&B's agent; `127.0.0.1` and `[::1]` are the same place. A queue that chooses a network
+/// itself knows better.
+fn local_server_options(context: &Context<'_>, asked: &[DockerOption]) -> Vec<DockerOption> {
+    let is_local = context
+        .server
+        .is_some_and(|server| is_on_this_machine(&server.base_url));
+    if !is_local || asked.iter().any(|option| option.name == "network") {
+        return Vec::new();
+    }
+    [
+        ("network", "host"),
+        ("add-host", "host.docker.internal:host-gateway"),
+    ]
+    .map(|(name, value)| DockerOption {
+        name: name.to_owned(),
+        spelling: format!("--{name}"),
+        given: Given::Value(value.to_owned()),
+    })
+    .into()
+}
+
+fn is_on_this_machine(base_url: &str) -> bool {
+    let Some((_, rest)) = base_url
+        .split_once("://")
+        .filter(|(scheme, _)| ["http", "https"].contains(scheme))
+    else {
+        return false;
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    ["localhost", "127.0.0.1", "[::1]"].contains(&host)
+}
+
+/// Docker drops a variable by name that it cannot find, without a word.
+fn missing_variables(
+    asked: &[DockerOption],
+    variables: &[Variable],
+    environment: &BTreeMap<String, String>,
+) -> Vec<String> {
+    let is_handed_over = |name: &str| {
+        variables
+            .iter()
+            .any(|variable| matches!(variable, Variable::ByName(known, _) if known == name))
+    };
+    by_name(asked)
+        .filter(|name| !environment.contains_key(*name) && !is_handed_over(name))
+        .map(|name| {
+            format!("`{name}` is to come from the agent's environment, but it is not set there: the container does not get it")
+        })
+        .collect()
+}
+
+fn restart_warning(asked: &[DockerOption]) -> Option<String> {
+    let policy = asked
+        .iter()
+        .find(|option| option.name == "restart")
+        .and_then(DockerOption::value)
+        .filter(|policy| !["no", ""].contains(policy))?;
+    Some(format!(
+        "`restart: {policy}` has no use for a job: it ends, and its container is removed, when its command first exits"
+    ))
+}
+
+fn secret_values(
+    asked: &[DockerOption],
+    variables: &[Variable],
+    spec: &LaunchSpec,
+    context: &Context<'_>,
+) -> Vec<Secret> {
+    let keys = spec
+        .api_key
+        .iter()
+        .chain(context.server.map(|server| &server.api_key))
+        .cloned();
+    let own = variables.iter().filter_map(|variable| match variable {
+        Variable::ByName(_, value) => Some(value.clone()),
+        Variable::Plain(..) => None,
+    });
+    let named = by_name(asked)
+        .filter(|name| looks_secret(name))
+        .filter_map(|name| context.environment.get(name).map(Secret::new));
+    keys.chain(own).chain(named).collect()
+}
+
+fn worth_redacting(all: Vec<Secret>) -> Vec<Secret> {
+    let mut kept: Vec<Secret> = Vec::new();
+    for secret in all {
+        if secret.expose().len() >= SHORTEST_SECRET && !kept.contains(&secret) {
+            kept.push(secret);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_this_machine() {
+        for (url, local) in [
+            ("http://localhost:8080", true),
+            ("https://localhost", true),
+            ("http://127.0.0.1:9/x", true),
+            ("http://[::1]:80", true),
+            ("http://[::1]", true),
+            ("https://api.wandb.ai", false),
+            ("http://localhost.example.com", false),
+            ("http://example.com/localhost", false),
+            ("localhost:8080", false),
+        ] {
+            assert_eq!(is_on_this_machine(url), local, "{url}");
+        }
+    }
+}
