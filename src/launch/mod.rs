@@ -2,4 +2,8 @@
 //! network, or starts anything; `tests/architecture.rs` holds it to that.
 
 pub mod command;
+pub mod docker_options;
+pub mod document;
+pub mod resource_args;
 pub mod spec;
+pub mod template;
