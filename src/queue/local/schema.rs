@@ -80,8 +80,9 @@ fn prepare(connection: &mut Connection, path: &Path, busy: Duration) -> Result<(
     connection.busy_timeout(busy)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    if version(connection, path)? < MIGRATIONS.len() {
-        journal_in_wal(connection, busy)?;
+    let version = version(connection, path)?;
+    journal_in_wal(connection, busy)?;
+    if version < MIGRATIONS.len() {
         migrate(connection, path)?;
     }
     Ok(())
@@ -90,6 +91,10 @@ fn prepare(connection: &mut Connection, path: &Path, busy: Duration) -> Result<(
 /// Two processes that turn the mode of a new file at once: SQLite tells one of them at once that it is busy,
 /// without the wait that every other statement gets.
 fn journal_in_wal(connection: &Connection, busy: Duration) -> Result<(), Trouble> {
+    let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    if mode == "wal" {
+        return Ok(());
+    }
     let start = Instant::now();
     loop {
         match connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(())) {
