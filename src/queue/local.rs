@@ -1,1 +1,230 @@
-//! The embedded queue.
+//! The embedded queue: one SQLite file that many agents and pushers, in many processes, share. With the files
+//! of `local/` the only code that says SQL. It builds no argv, spawns nothing, and never prints.
+//!
+//! Every change is one `BEGIN IMMEDIATE` transaction, written through to the disk before the call returns: what
+//! was acknowledged survives a power cut, and no item is ever handed to two.
+
+mod agents;
+mod bell;
+mod definition;
+mod items;
+mod lease;
+mod push;
+mod queues;
+mod reasons;
+mod rows;
+mod schema;
+mod trouble;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::{AgentId, AgentInfo, AgentStatus, Ended, ItemId, Queue, RunQueueItem, Started};
+use crate::failure::{Error, Kind, Result};
+use bell::Bell;
+use trouble::Trouble;
+
+pub use agents::Agent;
+pub use definition::{Ask, check_definition, fill_config};
+pub use items::Cancelled;
+pub use push::Pushed;
+pub use queues::{QueueChange, QueueStatus};
+
+/// The times that the queue works with. The defaults are the product's; tests shorten them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// How long a popped item stays with an agent that does not acknowledge it.
+    pub lease: Duration,
+    /// How long a call waits for another process that writes.
+    pub busy: Duration,
+    /// An agent whose last heartbeat is older than this does not count as polling.
+    pub quiet: Duration,
+    /// An agent whose last heartbeat is older than this will not come back for its items, when a person says so.
+    pub lost: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Times {
+            lease: Duration::from_secs(60),
+            busy: Duration::from_secs(10),
+            quiet: Duration::from_secs(60),
+            lost: Duration::from_secs(3_600),
+        }
+    }
+}
+
+/// The embedded queue of one file. Shared by the threads of a process; one connection serves them all, because
+/// SQLite lets one writer in at a time anyway and every call is short.
+pub struct LocalQueue {
+    path: PathBuf,
+    times: Times,
+    connection: Mutex<Connection>,
+    bells: Mutex<Vec<Bell>>,
+}
+
+impl LocalQueue {
+    /// Opens the queue at `path`, making the file and its folders when they are missing.
+    pub fn open(path: &Path) -> Result<LocalQueue> {
+        LocalQueue::open_with(path, Times::default())
+    }
+
+    /// Opens the queue at `path`, which must exist: for commands that look, and should not leave a file behind.
+    pub fn open_existing(path: &Path) -> Result<LocalQueue> {
+        match path.try_exists() {
+            Ok(true) => LocalQueue::open(path),
+            Ok(false) => Err(Error::new(
+                Kind::NotFound,
+                format!("no queues yet in {}", path.display()),
+            )
+            .hint("make one with `launch-agent queue create NAME`, or name another file with `--local PATH`")),
+            Err(cause) => Err(Error::new(
+                Kind::Queue,
+                format!("cannot look at {}: {cause}", path.display()),
+            )),
+        }
+    }
+
+    /// [`LocalQueue::open`] with other times.
+    pub fn open_with(path: &Path, times: Times) -> Result<LocalQueue> {
+        let path = std::path::absolute(path).map_err(|cause| {
+            Error::system(format_args!("cannot find {}", path.display()), cause)
+        })?;
+        let connection = schema::open(&path, times.busy)?;
+        Ok(LocalQueue {
+            path,
+            times,
+            connection: Mutex::new(connection),
+            bells: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the logs of this queue's jobs are kept: beside the file, `queue.logs` for `queue.db`. The agent
+    /// writes `ITEM.log` there.
+    pub fn logs_folder(&self) -> PathBuf {
+        self.path.with_extension("logs")
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        // A panic elsewhere leaves no half-done transaction behind: dropping one rolls it back.
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One look at a single state of the database.
+    fn read<T>(&self, look: impl FnOnce(&Transaction<'_>) -> Result<T, Trouble>) -> Result<T> {
+        self.exchange(TransactionBehavior::Deferred, look)
+    }
+
+    /// One change: all of it, or nothing.
+    fn write<T>(&self, change: impl FnOnce(&Transaction<'_>) -> Result<T, Trouble>) -> Result<T> {
+        self.exchange(TransactionBehavior::Immediate, change)
+    }
+
+    fn exchange<T>(
+        &self,
+        behavior: TransactionBehavior,
+        act: impl FnOnce(&Transaction<'_>) -> Result<T, Trouble>,
+    ) -> Result<T> {
+        transact(&mut self.connection(), behavior, act).map_err(|trouble| trouble.tell(&self.path))
+    }
+
+    /// [`LocalQueue::write`], and then wakes the agents: there is something new for them.
+    fn write_and_ring<T>(
+        &self,
+        change: impl FnOnce(&Transaction<'_>) -> Result<T, Trouble>,
+    ) -> Result<T> {
+        let answer = self.write(change)?;
+        self.ring();
+        Ok(answer)
+    }
+
+    /// Wakes the agents that live. That an agent cannot be reached is no error: it looks for itself soon enough.
+    fn ring(&self) {
+        if let Ok(sockets) = self.read(|db| agents::sockets(db, now(), self.times.quiet)) {
+            bell::ring(&sockets);
+        }
+    }
+}
+
+fn transact<T>(
+    connection: &mut Connection,
+    behavior: TransactionBehavior,
+    act: impl FnOnce(&Transaction<'_>) -> Result<T, Trouble>,
+) -> Result<T, Trouble> {
+    let transaction = connection.transaction_with_behavior(behavior)?;
+    let answer = act(&transaction)?;
+    transaction.commit()?;
+    Ok(answer)
+}
+
+/// Milliseconds since 1970, as times are stored.
+fn now() -> i64 {
+    Timestamp::now().as_millisecond()
+}
+
+/// A duration in the unit of stored times.
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl Queue for LocalQueue {
+    fn register(&self, agent: &AgentInfo) -> Result<AgentId> {
+        self.write(|db| agents::register(db, agent, now()))
+    }
+
+    fn heartbeat(&self, agent: &AgentId, status: AgentStatus, running: usize) -> Result<()> {
+        self.write(|db| agents::heartbeat(db, agent, status, running, now()))
+    }
+
+    fn pop(&self, agent: &AgentId, queue: &str) -> Result<Option<RunQueueItem>> {
+        // A look costs other processes nothing, a change makes them wait: most polls find nothing.
+        if self.peek(queue)?.is_none() {
+            return Ok(None);
+        }
+        self.write(|db| lease::pop(db, agent, queue, now(), self.times.lease))
+    }
+
+    fn peek(&self, queue: &str) -> Result<Option<RunQueueItem>> {
+        self.read(|db| lease::peek(db, queue, now()))
+    }
+
+    fn ack(&self, agent: &AgentId, item: &ItemId, run_id: &str) -> Result<bool> {
+        self.write(|db| lease::ack(db, agent, item, run_id, now()))
+    }
+
+    fn started(&self, item: &ItemId, started: &Started) -> Result<()> {
+        self.write(|db| lease::started(db, item, started))
+    }
+
+    fn warn(&self, item: &ItemId, warning: &str) -> Result<()> {
+        self.write(|db| lease::warn(db, item, warning))
+    }
+
+    fn finish(&self, agent: &AgentId, item: &ItemId, ended: &Ended) -> Result<bool> {
+        self.write(|db| lease::finish(db, agent, item, ended, now()))
+    }
+
+    fn stop_requests(&self, items: &[ItemId]) -> Result<Vec<ItemId>> {
+        self.read(|db| lease::stop_requests(db, items))
+    }
+
+    fn watch(&self, agent: &AgentId, wake: Box<dyn Fn() + Send>) -> Result<()> {
+        let (bell, socket) = Bell::hang(&self.path, &self.bells_folder(), agent, wake)?;
+        self.bells
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(bell);
+        self.write(|db| agents::set_socket(db, agent, socket.as_deref()))
+    }
+}

@@ -1,0 +1,154 @@
+//! The agents that are known: who polls which queue, and how lately. The rows of `agents`, and nothing else.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Row, Transaction, params};
+use serde_json::Value;
+
+use super::millis;
+use super::rows::{need_queue, texts, time};
+use super::trouble::Trouble;
+use crate::queue::{AgentId, AgentInfo, AgentStatus};
+
+/// An agent unseen for this long is forgotten when the next one registers.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// An agent as people see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agent {
+    /// Its name.
+    pub id: AgentId,
+    /// The machine's name.
+    pub hostname: String,
+    /// Its process on that machine.
+    pub pid: u32,
+    /// The queues that it polls.
+    pub queues: Vec<String>,
+    /// How many jobs it runs at once; `None` is no limit.
+    pub max_jobs: Option<usize>,
+    /// How many jobs it runs now.
+    pub running: usize,
+    /// What it said last, one of [`AgentStatus`]'s words.
+    pub status: String,
+    /// When it said so.
+    pub seen_at: Timestamp,
+}
+
+impl Agent {
+    /// Does it still take jobs, as far as `now` can tell?
+    pub fn is_alive(&self, now: i64, quiet: Duration) -> bool {
+        self.status != AgentStatus::Killed.as_str()
+            && self.seen_at.as_millisecond() > now.saturating_sub(millis(quiet))
+    }
+
+    /// Does it poll this queue?
+    pub fn polls(&self, queue: &str) -> bool {
+        self.queues.iter().any(|name| name == queue)
+    }
+}
+
+/// Makes an agent known. Its name is drawn by lot, so that the journal of an agent that knew another database
+/// under the same path never fits an item of this one.
+pub fn register(db: &Transaction<'_>, agent: &AgentInfo, now: i64) -> Result<AgentId, Trouble> {
+    for queue in &agent.queues {
+        need_queue(db, queue)?;
+    }
+    db.execute(
+        "DELETE FROM agents WHERE heartbeat_at < ?1",
+        [now.saturating_sub(millis(FORGOTTEN_AFTER))],
+    )?;
+    let id: String = std::iter::repeat_with(fastrand::alphanumeric)
+        .map(|letter| letter.to_ascii_lowercase())
+        .take(10)
+        .collect();
+    db.execute(
+        "INSERT INTO agents (id, hostname, pid, queues, max_jobs, running, status, heartbeat_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7)",
+        params![
+            id,
+            agent.hostname,
+            agent.pid,
+            Value::from(agent.queues.clone()).to_string(),
+            agent.max_jobs.map(stored),
+            AgentStatus::Polling.as_str(),
+            now
+        ],
+    )?;
+    Ok(AgentId(id))
+}
+
+fn stored(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Notes that an agent lives.
+pub fn heartbeat(
+    db: &Transaction<'_>,
+    agent: &AgentId,
+    status: AgentStatus,
+    running: usize,
+    now: i64,
+) -> Result<(), Trouble> {
+    db.prepare_cached(
+        "UPDATE agents SET status = ?2, running = ?3, heartbeat_at = ?4 WHERE id = ?1",
+    )?
+    .execute(params![agent.0, status.as_str(), stored(running), now])?;
+    Ok(())
+}
+
+/// Notes where an agent listens for a nudge.
+pub fn set_socket(
+    db: &Transaction<'_>,
+    agent: &AgentId,
+    socket: Option<&str>,
+) -> Result<(), Trouble> {
+    db.execute(
+        "UPDATE agents SET socket = ?2 WHERE id = ?1",
+        params![agent.0, socket],
+    )?;
+    Ok(())
+}
+
+/// Where the agents that live listen.
+pub fn sockets(db: &Transaction<'_>, now: i64, quiet: Duration) -> Result<Vec<PathBuf>, Trouble> {
+    let mut statement = db.prepare_cached(
+        "SELECT socket FROM agents WHERE socket IS NOT NULL AND status <> ?1 AND heartbeat_at > ?2",
+    )?;
+    let found = statement.query_map(
+        params![
+            AgentStatus::Killed.as_str(),
+            now.saturating_sub(millis(quiet))
+        ],
+        |row| Ok(PathBuf::from(row.get::<_, String>(0)?)),
+    )?;
+    Ok(found.collect::<rusqlite::Result<_>>()?)
+}
+
+/// All agents, the one seen last first.
+pub fn all(db: &Transaction<'_>) -> Result<Vec<Agent>, Trouble> {
+    let mut statement = db.prepare_cached("SELECT * FROM agents ORDER BY heartbeat_at DESC, id")?;
+    let mut rows = statement.query([])?;
+    let mut agents = Vec::new();
+    while let Some(row) = rows.next()? {
+        agents.push(read(row)?);
+    }
+    Ok(agents)
+}
+
+fn read(row: &Row<'_>) -> Result<Agent, Trouble> {
+    let id: String = row.get("id")?;
+    let place = format!("agent {id}");
+    let number = |number: i64| usize::try_from(number).unwrap_or(0);
+    Ok(Agent {
+        hostname: row.get("hostname")?,
+        pid: row.get("pid")?,
+        queues: texts(&row.get::<_, String>("queues")?, &place)?,
+        max_jobs: row.get::<_, Option<i64>>("max_jobs")?.map(number),
+        running: number(row.get("running")?),
+        status: row.get("status")?,
+        seen_at: time(row.get("heartbeat_at")?, &place)?,
+        id: AgentId(id),
+    })
+}

@@ -1,0 +1,7 @@
+//! The queue: what every implementation must do (`contract`), and what the embedded one promises beyond that.
+
+mod contract;
+mod local;
+mod many_processes;
+mod store;
+mod wake;
