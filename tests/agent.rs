@@ -15,7 +15,8 @@ fn sandbox(config: &str, job: &str) -> Sandbox {
 }
 
 /// A job that waits until the test lets it go.
-const WAITS: &str = "touch $FAKE/started.$1; until [ -e $FAKE/go ]; do read -t 0.02 <> <(:) || true; done";
+const WAITS: &str =
+    "touch $FAKE/started.$1; until [ -e $FAKE/go ]; do read -t 0.02 <> <(:) || true; done";
 
 #[test]
 fn once_runs_all_jobs_and_says_with_its_code_whether_all_succeeded() {
@@ -26,10 +27,24 @@ fn once_runs_all_jobs_and_says_with_its_code_whether_all_succeeded() {
     sandbox.once(&[]).code(1);
 
     let item = sandbox.item(&good);
-    assert_eq!((&item["state"], &item["exit_code"]), (&"FINISHED".into(), &0.into()), "{item}");
+    assert_eq!(
+        (&item["state"], &item["exit_code"]),
+        (&"FINISHED".into(), &0.into()),
+        "{item}"
+    );
     let item = sandbox.item(&bad);
-    assert_eq!((&item["state"], &item["exit_code"]), (&"FINISHED".into(), &3.into()), "{item}");
-    assert!(sandbox.log(&bad).ends_with("this is 3\n[launch-agent: exit code 3 after 2.0 s]\n"), "{}", sandbox.log(&bad));
+    assert_eq!(
+        (&item["state"], &item["exit_code"]),
+        (&"FINISHED".into(), &3.into()),
+        "{item}"
+    );
+    assert!(
+        sandbox
+            .log(&bad)
+            .ends_with("this is 3\n[launch-agent: exit code 3 after 2.0 s]\n"),
+        "{}",
+        sandbox.log(&bad)
+    );
 }
 
 #[test]
@@ -47,14 +62,23 @@ fn a_second_once_leaves_at_once_with_one_line() {
     sandbox.item_in(&id, &["CLAIMED"]);
     let second = sandbox.once(&[]).code(0);
     assert_eq!(second.stderr.lines().count(), 1, "{}", second.stderr);
-    assert!(second.stderr.contains("another `launch-agent --once` is at work"), "{}", second.stderr);
+    assert!(
+        second
+            .stderr
+            .contains("another `launch-agent --once` is at work"),
+        "{}",
+        second.stderr
+    );
     sandbox.write("fake/go", "");
     assert_eq!(first.wait(&sandbox), Some(0));
 }
 
 #[test]
 fn the_first_line_of_the_log_is_exactly_what_ran() {
-    let sandbox = sandbox(r#"{"env": ["A=two words", "B=it's $HOME"], "volume": ["/a:/a", "/b c:/b"]}"#, "");
+    let sandbox = sandbox(
+        r#"{"env": ["A=two words", "B=it's $HOME"], "volume": ["/a:/a", "/b c:/b"]}"#,
+        "",
+    );
     let id = sandbox.push("job:1", &["--", "--flag", "a\nb", "caf\u{e9} \u{1f600}"]);
     sandbox.once(&[]).code(0);
     let ran = sandbox.calls("run").remove(0);
@@ -63,14 +87,22 @@ fn the_first_line_of_the_log_is_exactly_what_ran() {
     let line = sandbox.log(&id).lines().next().expect("a line").to_owned();
     assert_eq!(sandbox.item(&id)["command"], line.as_str());
     std::fs::remove_file(sandbox.path("fake/calls")).expect("removed");
-    let path = format!("{}:{}", sandbox.path("bin").display(), std::env::var("PATH").expect("a PATH"));
+    let path = format!(
+        "{}:{}",
+        sandbox.path("bin").display(),
+        std::env::var("PATH").expect("a PATH")
+    );
     let bash = std::process::Command::new("bash")
         .args(["-c", &line])
         .env("PATH", path)
         .env("FAKE", sandbox.path("fake"))
         .output()
         .expect("bash runs");
-    assert!(bash.status.success(), "{}", String::from_utf8_lossy(&bash.stderr));
+    assert!(
+        bash.status.success(),
+        "{}",
+        String::from_utf8_lossy(&bash.stderr)
+    );
     assert_eq!(sandbox.calls("run"), [ran]);
 }
 
@@ -92,7 +124,9 @@ fn as_many_jobs_run_at_once_as_there_are_slots() {
 fn a_push_is_noticed_at_once_by_an_idle_agent() {
     let sandbox = sandbox("{}", "");
     let _agent = sandbox.start_agent(&[]);
-    sandbox.wait_for("the agent to poll", || sandbox.read("agent.err").contains("polling"));
+    sandbox.wait_for("the agent to poll", || {
+        sandbox.read("agent.err").contains("polling")
+    });
     let start = Instant::now();
     let id = sandbox.push("job:1", &[]);
     sandbox.item_in(&id, &["FINISHED"]);
@@ -105,20 +139,35 @@ fn the_queue_that_was_served_goes_to_the_back() {
     let sandbox = sandbox("{}", "");
     sandbox.queue("r", "{}");
     for queue in ["q", "q", "q", "r"] {
-        sandbox.ok(&["push", "-q", queue, "-p", "demo", "-d", "job:1", "--", queue]);
+        sandbox.ok(&[
+            "push", "-q", queue, "-p", "demo", "-d", "job:1", "--", queue,
+        ]);
     }
-    sandbox.run(&["--local", "-q", "q", "-q", "r", "--once"]).code(0);
-    let order: Vec<_> = sandbox.calls("run").iter().map(|call| call.ends_with("'r'")).collect();
+    sandbox
+        .run(&["--local", "-q", "q", "-q", "r", "--once"])
+        .code(0);
+    let order: Vec<_> = sandbox
+        .calls("run")
+        .iter()
+        .map(|call| call.ends_with("'r'"))
+        .collect();
     assert_eq!(order, [false, true, false, false]);
 }
 
 #[test]
 fn dry_run_prints_the_next_plan_and_takes_nothing() {
     let sandbox = sandbox(r#"{"gpus": "all"}"#, "");
-    sandbox.run(&["--local", "-q", "q", "--dry-run"]).code(0).says("nothing to take");
+    sandbox
+        .run(&["--local", "-q", "q", "--dry-run"])
+        .code(0)
+        .says("nothing to take");
     let id = sandbox.push("job:1", &["--", "train"]);
     let ran = sandbox.run(&["--local", "-q", "q", "--dry-run"]).code(0);
-    assert!(ran.stdout.starts_with("docker run ") && ran.stdout.ends_with("--gpus all job:1 train\n"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.starts_with("docker run ") && ran.stdout.ends_with("--gpus all job:1 train\n"),
+        "{}",
+        ran.stdout
+    );
     assert_eq!(sandbox.item(&id)["state"], "PENDING");
     assert_eq!(sandbox.read("fake/calls"), "");
 }
@@ -129,15 +178,28 @@ fn an_image_that_is_missing_is_pulled_and_one_that_cannot_be_fails_at_stage_buil
     let id = sandbox.push("nowhere/image:1", &[]);
     sandbox.once(&[]).code(1);
     let item = sandbox.item(&id);
-    assert_eq!((&item["state"], &item["stage"]), (&"FAILED".into(), &"build".into()), "{item}");
+    assert_eq!(
+        (&item["state"], &item["stage"]),
+        (&"FAILED".into(), &"build".into()),
+        "{item}"
+    );
     let message = item["message"].as_str().expect("a message");
-    assert!(message.contains("`nowhere/image:1`") && message.contains("pull access denied"), "{message}");
+    assert!(
+        message.contains("`nowhere/image:1`") && message.contains("pull access denied"),
+        "{message}"
+    );
     assert!(sandbox.calls("run").is_empty());
 
     sandbox.write("fake/registry", "");
     let id = sandbox.push("nowhere/image:1", &[]);
     sandbox.once(&[]).code(0);
-    assert!(sandbox.log(&id).contains("\ndocker pull nowhere/image:1\npulling nowhere/image:1\n"), "{}", sandbox.log(&id));
+    assert!(
+        sandbox
+            .log(&id)
+            .contains("\ndocker pull nowhere/image:1\npulling nowhere/image:1\n"),
+        "{}",
+        sandbox.log(&id)
+    );
 }
 
 #[test]
@@ -145,7 +207,11 @@ fn an_option_that_only_a_newer_docker_knows_is_asked_for() {
     let sandbox = sandbox(r#"{"brand-new": "x"}"#, "");
     sandbox.push("job:1", &[]);
     sandbox.once(&[]).code(0);
-    assert!(sandbox.calls("run")[0].contains("'--brand-new' 'x' 'job:1'"), "{:?}", sandbox.calls("run"));
+    assert!(
+        sandbox.calls("run")[0].contains("'--brand-new' 'x' 'job:1'"),
+        "{:?}",
+        sandbox.calls("run")
+    );
 }
 
 #[test]
@@ -155,8 +221,14 @@ fn what_docker_refuses_is_not_the_jobs_exit_code() {
     let id = sandbox.push("job:1", &[]);
     sandbox.once(&[]).code(1);
     let item = sandbox.item(&id);
-    assert_eq!((&item["state"], &item["stage"], &item["exit_code"]), (&"FAILED".into(), &"run".into(), &serde_json::Value::Null));
-    assert_eq!(item["message"], "docker could not run the container: no such runtime.");
+    assert_eq!(
+        (&item["state"], &item["stage"], &item["exit_code"]),
+        (&"FAILED".into(), &"run".into(), &serde_json::Value::Null)
+    );
+    assert_eq!(
+        item["message"],
+        "docker could not run the container: no such runtime."
+    );
 }
 
 #[test]
@@ -185,28 +257,52 @@ fn a_container_is_removed_by_the_agent_unless_the_config_says_who_does() {
 fn docker_that_is_missing_or_silent_is_said_before_anything_is_taken() {
     let mut sandbox = sandbox("{}", "");
     let id = sandbox.push("job:1", &[]);
-    sandbox.write("fake/no-engine", "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?\n");
-    sandbox.once(&[]).code(4).says("the docker engine does not answer").says("hint: start it");
+    sandbox.write(
+        "fake/no-engine",
+        "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?\n",
+    );
+    sandbox
+        .once(&[])
+        .code(4)
+        .says("the docker engine does not answer")
+        .says("hint: start it");
     sandbox.write(
         "fake/no-engine",
         "permission denied while trying to connect to the Docker daemon socket at unix:///x\n",
     );
-    sandbox.once(&[]).code(4).says("permission denied on its socket").says("hint: `sudo usermod -aG docker $USER`");
+    sandbox
+        .once(&[])
+        .code(4)
+        .says("permission denied on its socket")
+        .says("hint: `sudo usermod -aG docker $USER`");
     std::fs::remove_file(sandbox.path("bin/docker")).expect("removed");
     sandbox.clear_path();
-    sandbox.once(&[]).code(4).says("`docker` is not installed").says("hint: install it");
+    sandbox
+        .once(&[])
+        .code(4)
+        .says("`docker` is not installed")
+        .says("hint: install it");
     assert_eq!(sandbox.item(&id)["state"], "PENDING");
 }
 
 #[test]
 fn an_engine_that_goes_away_does_not_drain_the_queue_into_failures() {
     let sandbox = sandbox("{}", "");
-    sandbox.write("fake/refuse", "docker: Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?\n");
+    sandbox.write(
+        "fake/refuse",
+        "docker: Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?\n",
+    );
     let ids: Vec<String> = (0..3).map(|_| sandbox.push("job:1", &[])).collect();
     let _agent = sandbox.start_agent(&[]);
-    sandbox.write("fake/no-engine", "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?\n");
+    sandbox.write(
+        "fake/no-engine",
+        "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?\n",
+    );
     sandbox.wait_for("the agent to say so", || {
-        sandbox.read("agent.err").contains("error: the docker engine does not answer") || sandbox.read("agent.err").starts_with("error")
+        sandbox
+            .read("agent.err")
+            .contains("error: the docker engine does not answer")
+            || sandbox.read("agent.err").starts_with("error")
     });
     std::fs::remove_file(sandbox.path("fake/refuse")).expect("removed");
     std::fs::remove_file(sandbox.path("fake/no-engine")).expect("removed");
@@ -223,7 +319,11 @@ fn a_running_job_is_cancelled() {
     sandbox.ok(&["item", "cancel", &id]);
     let item = sandbox.item_in(&id, &["STOPPED"]);
     assert_eq!(item["message"], "a person asked for it", "{item}");
-    assert!(sandbox.calls("stop")[0].starts_with("'stop' '-t' '10' 'launch-"), "{:?}", sandbox.calls("stop"));
+    assert!(
+        sandbox.calls("stop")[0].starts_with("'stop' '-t' '10' 'launch-"),
+        "{:?}",
+        sandbox.calls("stop")
+    );
     assert!(sandbox.log(&id).contains("[launch-agent: exit code 137 (ended by SIGKILL)]\n[launch-agent: stopped: a person asked for it"));
 }
 
@@ -235,7 +335,11 @@ fn the_first_signal_lets_jobs_end_and_the_second_stops_them() {
     let mut agent = sandbox.start_agent(&[]);
     sandbox.wait_for("the container", || sandbox.calls("run").len() == 1);
     agent.signal(Signal::SIGTERM);
-    sandbox.wait_for("the agent to say so", || sandbox.read("agent.err").contains("a second signal stops them"));
+    sandbox.wait_for("the agent to say so", || {
+        sandbox
+            .read("agent.err")
+            .contains("a second signal stops them")
+    });
     sandbox.write("fake/go", "");
     assert_eq!(agent.wait(&sandbox), Some(0));
     assert_eq!(sandbox.item(&id)["state"], "FINISHED");
@@ -245,7 +349,11 @@ fn the_first_signal_lets_jobs_end_and_the_second_stops_them() {
     let mut agent = sandbox.start_agent(&[]);
     sandbox.wait_for("the container", || sandbox.calls("run").len() == 2);
     agent.signal(Signal::SIGTERM);
-    sandbox.wait_for("the agent to say so", || sandbox.read("agent.err").contains("a second signal stops them"));
+    sandbox.wait_for("the agent to say so", || {
+        sandbox
+            .read("agent.err")
+            .contains("a second signal stops them")
+    });
     agent.signal(Signal::SIGTERM);
     assert_eq!(agent.wait(&sandbox), Some(0));
     assert_eq!(sandbox.item(&later)["message"], "the agent was stopped");
@@ -256,30 +364,51 @@ fn the_third_signal_leaves_at_once_and_leaves_the_container() {
     let sandbox = sandbox("{}", "exec sleep 600");
     sandbox.push("job:1", &[]);
     // A stop that takes its time, so that the third signal comes while it is under way.
-    let slow = sandbox.read("bin/docker").replacen("  \"stop \"*", "  \"stop -t\") sleep 30 ;;\n  \"stop \"*", 1);
+    let slow = sandbox.read("bin/docker").replacen(
+        "  \"stop \"*",
+        "  \"stop -t\") sleep 30 ;;\n  \"stop \"*",
+        1,
+    );
     std::fs::write(sandbox.path("bin/docker"), slow).expect("written");
     let mut agent = sandbox.start_agent(&[]);
     sandbox.wait_for("the container", || sandbox.calls("run").len() == 1);
     agent.signal(Signal::SIGTERM);
-    sandbox.wait_for("the agent to say so", || sandbox.read("agent.err").contains("a second signal stops them"));
+    sandbox.wait_for("the agent to say so", || {
+        sandbox
+            .read("agent.err")
+            .contains("a second signal stops them")
+    });
     agent.signal(Signal::SIGTERM);
     sandbox.wait_for("the stop", || sandbox.calls("stop").len() == 1);
     agent.signal(Signal::SIGINT);
     assert_eq!(agent.wait(&sandbox), Some(130));
-    let pid = std::fs::read_dir(sandbox.path("fake")).expect("a folder").find_map(|entry| {
-        let path = entry.expect("an entry").path();
-        path.file_name()?.to_str()?.starts_with("pid.").then(|| std::fs::read_to_string(&path).expect("a pid"))
-    });
+    let pid = std::fs::read_dir(sandbox.path("fake"))
+        .expect("a folder")
+        .find_map(|entry| {
+            let path = entry.expect("an entry").path();
+            path.file_name()?
+                .to_str()?
+                .starts_with("pid.")
+                .then(|| std::fs::read_to_string(&path).expect("a pid"))
+        });
     let pid = nix::unistd::Pid::from_raw(pid.expect("a container").trim().parse().expect("a pid"));
     nix::sys::signal::kill(pid, Signal::SIGKILL).expect("the container was still there");
 }
 
 #[test]
 fn output_that_is_not_text_and_lines_without_end_stop_nothing() {
-    let sandbox = sandbox("{}", r"printf '\377\376\n'; head -c 50000000 /dev/zero | tr '\0' x; printf 'a\rb\rc\n'");
+    let sandbox = sandbox(
+        "{}",
+        r"printf '\377\376\n'; head -c 50000000 /dev/zero | tr '\0' x; printf 'a\rb\rc\n'",
+    );
     let id = sandbox.push("job:1", &[]);
     sandbox.once(&[]).code(0);
-    let log = std::fs::read(sandbox.path(".local/state/launch-agent/queue.logs").join(format!("{id}.log"))).expect("a log");
+    let log = std::fs::read(
+        sandbox
+            .path(".local/state/launch-agent/queue.logs")
+            .join(format!("{id}.log")),
+    )
+    .expect("a log");
     assert!(log.len() > 50_000_000, "{}", log.len());
     assert!(log.windows(6).any(|window| window == b"a\rb\rc\n"));
     assert!(log.windows(3).any(|window| window == b"\xff\xfe\n"));
@@ -290,10 +419,21 @@ fn a_log_is_bounded_and_says_where_it_was_cut() {
     let sandbox = sandbox("{}", "for ((n = 0; n < 20000; n++)); do echo $n; done");
     let config = sandbox.write("agent.yaml", "log_max_bytes: 20000\n");
     let id = sandbox.push("job:1", &[]);
-    sandbox.once(&["--config", config.to_str().expect("UTF-8")]).code(0);
+    sandbox
+        .once(&["--config", config.to_str().expect("UTF-8")])
+        .code(0);
     let log = sandbox.log(&id);
-    assert!(log.starts_with("docker run ") && log.contains("\n0\n1\n2\n") && log.contains("\n19998\n19999\n"), "{log}");
-    assert!(log.contains(" bytes were left out here]\n") && log.len() < 21_000, "{}", log.len());
+    assert!(
+        log.starts_with("docker run ")
+            && log.contains("\n0\n1\n2\n")
+            && log.contains("\n19998\n19999\n"),
+        "{log}"
+    );
+    assert!(
+        log.contains(" bytes were left out here]\n") && log.len() < 21_000,
+        "{}",
+        log.len()
+    );
 }
 
 #[test]
@@ -302,11 +442,24 @@ fn a_client_that_dies_before_its_container_does_not_end_the_job() {
     let sandbox = sandbox("{}", "kill -KILL $PPID");
     let id = sandbox.push("job:1", &[]);
     let _agent = sandbox.start_agent(&[]);
-    sandbox.wait_for("the agent to notice", || sandbox.read("agent.err").contains("ended before its container"));
+    sandbox.wait_for("the agent to notice", || {
+        sandbox
+            .read("agent.err")
+            .contains("ended before its container")
+    });
     assert_eq!(sandbox.item(&id)["state"], "CLAIMED");
-    let name = sandbox.item(&id)["command"].as_str().expect("a command").split(' ').nth(3).expect("a name").to_owned();
+    let name = sandbox.item(&id)["command"]
+        .as_str()
+        .expect("a command")
+        .split(' ')
+        .nth(3)
+        .expect("a name")
+        .to_owned();
     let state = sandbox.read(&format!("fake/state.{name}"));
-    sandbox.write(&format!("fake/state.{name}"), &state.replace("true,\"ExitCode\":0", "false,\"ExitCode\":7"));
+    sandbox.write(
+        &format!("fake/state.{name}"),
+        &state.replace("true,\"ExitCode\":0", "false,\"ExitCode\":7"),
+    );
     let item = sandbox.item_in(&id, &["FINISHED", "FAILED"]);
     assert_eq!(item["exit_code"], 7, "{item}");
 }
@@ -314,8 +467,20 @@ fn a_client_that_dies_before_its_container_does_not_end_the_job() {
 #[test]
 fn no_backend_and_no_queue_are_named_with_both_ways_out() {
     let sandbox = sandbox("{}", "");
-    let ran = sandbox.run(&["-q", "q"]).code(3).says("no W&B key").says("--local");
+    let ran = sandbox
+        .run(&["-q", "q"])
+        .code(3)
+        .says("no W&B key")
+        .says("--local");
     assert!(ran.stderr.contains("WANDB_API_KEY"), "{}", ran.stderr);
-    sandbox.run(&["--local"]).code(3).says("no queue to poll").says("-q NAME");
-    sandbox.run(&["--local", "-q", "Q"]).code(6).says("`Q`").says("did you mean `q`?");
+    sandbox
+        .run(&["--local"])
+        .code(3)
+        .says("no queue to poll")
+        .says("-q NAME");
+    sandbox
+        .run(&["--local", "-q", "Q"])
+        .code(6)
+        .says("`Q`")
+        .says("did you mean `q`?");
 }

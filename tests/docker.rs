@@ -18,13 +18,20 @@ fn image() -> &'static str {
             .arg("launch-agent-job:test")
             .output()
             .expect("scripts/job-image runs");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
         "launch-agent-job:test".to_owned()
     })
 }
 
 fn docker(arguments: &[&str]) -> Output {
-    Command::new("docker").args(arguments).output().expect("docker is installed")
+    Command::new("docker")
+        .args(arguments)
+        .output()
+        .expect("docker is installed")
 }
 
 fn sandbox(config: &str) -> Sandbox {
@@ -36,17 +43,27 @@ fn sandbox(config: &str) -> Sandbox {
 /// The container of an item that was started, by the name on its command line.
 fn container(sandbox: &Sandbox, id: &str) -> String {
     let item = sandbox.item(id);
-    let command = item["command"].as_str().unwrap_or_else(|| panic!("no command: {item}"));
+    let command = item["command"]
+        .as_str()
+        .unwrap_or_else(|| panic!("no command: {item}"));
     let mut words = command.split(' ').skip_while(|word| *word != "--name");
     words.nth(1).expect("a name").to_owned()
 }
 
 fn exists(container: &str) -> bool {
-    docker(&["container", "inspect", container]).status.success()
+    docker(&["container", "inspect", container])
+        .status
+        .success()
 }
 
 fn is_running(container: &str) -> bool {
-    let output = docker(&["container", "inspect", "--format", "{{.State.Running}}", container]);
+    let output = docker(&[
+        "container",
+        "inspect",
+        "--format",
+        "{{.State.Running}}",
+        container,
+    ]);
     output.stdout == b"true\n"
 }
 
@@ -54,7 +71,10 @@ fn is_running(container: &str) -> bool {
 fn output(sandbox: &Sandbox, id: &str) -> String {
     let log = sandbox.log(id);
     let (_, rest) = log.split_once('\n').expect("a command line");
-    rest.lines().filter(|line| !line.starts_with("[launch-agent: ")).map(|line| format!("{line}\n")).collect()
+    rest.lines()
+        .filter(|line| !line.starts_with("[launch-agent: "))
+        .map(|line| format!("{line}\n"))
+        .collect()
 }
 
 #[test]
@@ -65,13 +85,29 @@ fn success_and_failure_with_and_without_rm() {
         let bad = sandbox.push(image(), &["--", "sh", "-c", "exit 3"]);
         sandbox.once(&[]).code(1);
         let item = sandbox.item(&good);
-        assert_eq!((&item["state"], &item["exit_code"]), (&"FINISHED".into(), &0.into()), "{item}");
+        assert_eq!(
+            (&item["state"], &item["exit_code"]),
+            (&"FINISHED".into(), &0.into()),
+            "{item}"
+        );
         assert_eq!(output(&sandbox, &good), "out\nerr\n");
         let item = sandbox.item(&bad);
-        assert_eq!((&item["state"], &item["exit_code"]), (&"FINISHED".into(), &3.into()), "{item}");
-        assert!(item["duration_seconds"].as_f64().is_some_and(|seconds| seconds < 30.0), "{item}");
+        assert_eq!(
+            (&item["state"], &item["exit_code"]),
+            (&"FINISHED".into(), &3.into()),
+            "{item}"
+        );
+        assert!(
+            item["duration_seconds"]
+                .as_f64()
+                .is_some_and(|seconds| seconds < 30.0),
+            "{item}"
+        );
         for id in [good, bad] {
-            assert!(!exists(&container(&sandbox, &id)), "{config}: the container is left");
+            assert!(
+                !exists(&container(&sandbox, &id)),
+                "{config}: the container is left"
+            );
         }
     }
 }
@@ -91,12 +127,25 @@ fn a_command_that_is_not_in_the_image_is_dockers_failure() {
     for config in ["{}", r#"{"rm": true}"#] {
         let sandbox = sandbox(config);
         let id = sandbox.push(image(), &["--", "no-such-program"]);
-        sandbox.once(&[]).code(1).says("hint: the entry point does not exist in the image");
+        sandbox
+            .once(&[])
+            .code(1)
+            .says("hint: the entry point does not exist in the image");
         let item = sandbox.item(&id);
-        assert_eq!((&item["state"], &item["stage"]), (&"FAILED".into(), &"run".into()), "{config}: {item}");
+        assert_eq!(
+            (&item["state"], &item["stage"]),
+            (&"FAILED".into(), &"run".into()),
+            "{config}: {item}"
+        );
         let message = item["message"].as_str().expect("a message");
-        assert!(message.contains("\"no-such-program\": executable file not found in $PATH"), "{message}");
-        assert!(!exists(&container(&sandbox, &id)), "{config}: the container is left");
+        assert!(
+            message.contains("\"no-such-program\": executable file not found in $PATH"),
+            "{message}"
+        );
+        assert!(
+            !exists(&container(&sandbox, &id)),
+            "{config}: the container is left"
+        );
     }
 }
 
@@ -106,17 +155,35 @@ fn a_shells_own_127_is_the_jobs() {
     let id = sandbox.push(image(), &["--", "sh", "-c", "no-such-program"]);
     sandbox.once(&[]).code(1);
     let item = sandbox.item(&id);
-    assert_eq!((&item["state"], &item["exit_code"]), (&"FINISHED".into(), &127.into()), "{item}");
+    assert_eq!(
+        (&item["state"], &item["exit_code"]),
+        (&"FINISHED".into(), &127.into()),
+        "{item}"
+    );
 }
 
 #[test]
 fn out_of_memory_is_said_in_words() {
     for rm in ["true", "null"] {
-        let sandbox = sandbox(&format!(r#"{{"memory": "20m", "memory-swap": "20m", "rm": {rm}}}"#));
-        let id = sandbox.push(image(), &["--", "sh", "-c", "x=$(yes | head -c 200000000); echo unreachable"]);
+        let sandbox = sandbox(&format!(
+            r#"{{"memory": "20m", "memory-swap": "20m", "rm": {rm}}}"#
+        ));
+        let id = sandbox.push(
+            image(),
+            &[
+                "--",
+                "sh",
+                "-c",
+                "x=$(yes | head -c 200000000); echo unreachable",
+            ],
+        );
         sandbox.once(&[]).code(1).says("out of memory");
         let item = sandbox.item(&id);
-        assert_eq!((&item["exit_code"], &item["oom_killed"]), (&137.into(), &true.into()), "rm {rm}: {item}");
+        assert_eq!(
+            (&item["exit_code"], &item["oom_killed"]),
+            (&137.into(), &true.into()),
+            "rm {rm}: {item}"
+        );
         assert!(sandbox.ok(&["item", "show", &id]).contains("out of memory"));
     }
 }
@@ -127,8 +194,17 @@ fn an_image_that_does_not_exist_fails_at_stage_build() {
     let id = sandbox.push("localhost:1/no-such-image:1", &[]);
     sandbox.once(&[]).code(1);
     let item = sandbox.item(&id);
-    assert_eq!((&item["state"], &item["stage"]), (&"FAILED".into(), &"build".into()), "{item}");
-    assert!(item["message"].as_str().is_some_and(|text| text.contains("`localhost:1/no-such-image:1`")), "{item}");
+    assert_eq!(
+        (&item["state"], &item["stage"]),
+        (&"FAILED".into(), &"build".into()),
+        "{item}"
+    );
+    assert!(
+        item["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("`localhost:1/no-such-image:1`")),
+        "{item}"
+    );
 }
 
 #[test]
@@ -136,12 +212,19 @@ fn values_arrive_byte_for_byte() {
     let value = "two  words 'single' \"double\" $HOME `id` \\back\nnew line\ttab * ? ~ ; & | caf\u{e9} \u{1f600} \u{202e}";
     let mut sandbox = Sandbox::new();
     sandbox.set("BY_NAME", value);
-    let config = serde_json::json!({"env": [format!("BY_VALUE={value}"), "BY_NAME"], "hostname": "a-host"});
+    let config =
+        serde_json::json!({"env": [format!("BY_VALUE={value}"), "BY_NAME"], "hostname": "a-host"});
     sandbox.queue("q", &config.to_string());
     let script = r#"printf '<%s>' "$BY_VALUE" "$BY_NAME" "$@""#;
-    let id = sandbox.push(image(), &["--", "sh", "-c", script, "-", value, "", "--privileged"]);
+    let id = sandbox.push(
+        image(),
+        &["--", "sh", "-c", script, "-", value, "", "--privileged"],
+    );
     sandbox.once(&[]).code(0);
-    assert_eq!(output(&sandbox, &id), format!("<{value}><{value}><{value}><><--privileged>\n"));
+    assert_eq!(
+        output(&sandbox, &id),
+        format!("<{value}><{value}><{value}><><--privileged>\n")
+    );
 }
 
 #[test]
@@ -150,7 +233,10 @@ fn the_jobs_environment_is_as_w_and_b_has_it_and_without_a_key() {
     sandbox.set("USER", "ada");
     sandbox.queue("q", "{}");
     let spec = r#"{"overrides": {"run_config": {"lr": 1e-07, "x": "é"}}, "run_id": "myrun"}"#;
-    let id = sandbox.push(image(), &["-c", spec, "-e", "team", "--name", "a name", "--", "env"]);
+    let id = sandbox.push(
+        image(),
+        &["-c", spec, "-e", "team", "--name", "a name", "--", "env"],
+    );
     sandbox.once(&[]).code(0);
     let output = output(&sandbox, &id);
     for line in [
@@ -166,17 +252,33 @@ fn the_jobs_environment_is_as_w_and_b_has_it_and_without_a_key() {
         "WANDB_LAUNCH_FILE_OVERRIDES={}",
         "WANDB_ARTIFACTS={}",
     ] {
-        assert!(output.lines().any(|found| found == line), "no {line} in\n{output}");
+        assert!(
+            output.lines().any(|found| found == line),
+            "no {line} in\n{output}"
+        );
     }
-    assert!(output.lines().any(|line| line == format!("WANDB_LAUNCH_TRACE_ID={id}")), "{output}");
-    assert!(output.lines().any(|line| line == format!("WANDB_DOCKER={}", image())), "{output}");
+    assert!(
+        output
+            .lines()
+            .any(|line| line == format!("WANDB_LAUNCH_TRACE_ID={id}")),
+        "{output}"
+    );
+    assert!(
+        output
+            .lines()
+            .any(|line| line == format!("WANDB_DOCKER={}", image())),
+        "{output}"
+    );
     assert!(!output.contains("WANDB_API_KEY"), "{output}");
 }
 
 #[test]
 fn an_entry_point_replaces_the_images_own() {
     let sandbox = sandbox("{}");
-    let id = sandbox.push(image(), &["-E", "sh -c 'echo \"$0 and $1\"'", "--", "one", "two words"]);
+    let id = sandbox.push(
+        image(),
+        &["-E", "sh -c 'echo \"$0 and $1\"'", "--", "one", "two words"],
+    );
     sandbox.once(&[]).code(0);
     assert_eq!(output(&sandbox, &id), "one and two words\n");
 }
@@ -186,7 +288,10 @@ fn volume_and_rm_of_the_documentation_work() {
     let sandbox = Sandbox::new();
     let data = sandbox.write("data/hello.txt", "a file of the host");
     let folder = data.parent().expect("a folder").display();
-    sandbox.queue("q", &format!(r#"{{"volume": "{folder}:/data", "rm": true}}"#));
+    sandbox.queue(
+        "q",
+        &format!(r#"{{"volume": "{folder}:/data", "rm": true}}"#),
+    );
     let id = sandbox.push(image(), &["--", "cat", "/data/hello.txt"]);
     sandbox.once(&[]).code(0);
     assert_eq!(output(&sandbox, &id), "a file of the host\n");
@@ -196,7 +301,13 @@ fn volume_and_rm_of_the_documentation_work() {
 fn two_jobs_run_at_once() {
     let sandbox = Sandbox::new();
     std::fs::create_dir(sandbox.path("shared")).expect("a folder");
-    sandbox.queue("q", &format!(r#"{{"volume": "{}:/shared"}}"#, sandbox.path("shared").display()));
+    sandbox.queue(
+        "q",
+        &format!(
+            r#"{{"volume": "{}:/shared"}}"#,
+            sandbox.path("shared").display()
+        ),
+    );
     // Each job ends only when it has seen the other: one after the other they would wait for ever.
     let script = "touch /shared/$1; until [ -e /shared/$2 ]; do sleep 0.05; done; echo met";
     let a = sandbox.push(image(), &["--", "sh", "-c", script, "-", "a", "b"]);
@@ -209,7 +320,11 @@ fn two_jobs_run_at_once() {
 fn a_stop_ends_the_container_whether_it_listens_or_not() {
     let ignores = "trap '' TERM; echo ready; while true; do sleep 0.1; done";
     let handles = "trap 'echo bye; exit 5' TERM; echo ready; while true; do sleep 0.1; done";
-    for (rm, script, code) in [("true", ignores, 137), ("null", ignores, 137), ("null", handles, 5)] {
+    for (rm, script, code) in [
+        ("true", ignores, 137),
+        ("null", ignores, 137),
+        ("null", handles, 5),
+    ] {
         let sandbox = sandbox(&format!(r#"{{"rm": {rm}}}"#));
         let config = sandbox.write("agent.yaml", "stop_grace: 1\n");
         let id = sandbox.push(image(), &["--", "sh", "-c", script]);
@@ -222,7 +337,13 @@ fn a_stop_ends_the_container_whether_it_listens_or_not() {
         sandbox.ok(&["item", "cancel", &id]);
         let item = sandbox.item_in(&id, &["STOPPED"]);
         assert!(!is_running(&container), "{item}");
-        assert!(sandbox.log(&id).contains(&format!("[launch-agent: exit code {code}")), "{}", sandbox.log(&id));
+        assert!(
+            sandbox
+                .log(&id)
+                .contains(&format!("[launch-agent: exit code {code}")),
+            "{}",
+            sandbox.log(&id)
+        );
         sandbox.wait_for("the container to be removed", || !exists(&container));
     }
 }
@@ -232,7 +353,20 @@ fn push_wait_follows_the_log_and_exits_with_the_jobs_code() {
     let sandbox = sandbox("{}");
     let _agent = sandbox.start_agent(&[]);
     let ran = sandbox
-        .run(&["push", "-q", "q", "-p", "demo", "-d", image(), "--wait", "--", "sh", "-c", "echo working; exit 42"])
+        .run(&[
+            "push",
+            "-q",
+            "q",
+            "-p",
+            "demo",
+            "-d",
+            image(),
+            "--wait",
+            "--",
+            "sh",
+            "-c",
+            "echo working; exit 42",
+        ])
         .code(42);
     assert!(ran.stdout.contains("working\n"), "{}", ran.stdout);
 }
@@ -243,7 +377,14 @@ fn the_containers_labels_name_item_queue_run_and_agent() {
     let id = sandbox.push(image(), &["--", "true"]);
     sandbox.once(&[]).code(0);
     let container = container(&sandbox, &id);
-    let labels = docker(&["container", "inspect", "--format", "{{json .Config.Labels}}", &container]).stdout;
+    let labels = docker(&[
+        "container",
+        "inspect",
+        "--format",
+        "{{json .Config.Labels}}",
+        &container,
+    ])
+    .stdout;
     assert!(docker(&["rm", &container]).status.success());
     let labels: serde_json::Value = serde_json::from_slice(&labels).expect("JSON");
     let item = sandbox.item(&id);

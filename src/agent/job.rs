@@ -45,7 +45,11 @@ pub fn start(
     events: &Sender<Event>,
 ) -> Result<JoinHandle<()>> {
     let name = format!("item-{}", item.id);
-    let job = Job { shared: Arc::clone(shared), item, stop: Arc::clone(stop) };
+    let job = Job {
+        shared: Arc::clone(shared),
+        item,
+        stop: Arc::clone(stop),
+    };
     let events = events.clone();
     std::thread::Builder::new()
         .name(name)
@@ -89,13 +93,27 @@ impl Job {
     /// Decides what to run and claims the item; `None` when it is no longer ours.
     fn take(&self) -> Result<Option<Plan>, Failure> {
         let shared = &self.shared;
-        let plan = plan_of(&shared.config, &shared.environment, &shared.agent, &self.item).at(Stage::Agent)?;
-        let ours = shared.queue.ack(&shared.agent, &self.item.id, &plan.run_id).at(Stage::Agent)?;
+        let plan = plan_of(
+            &shared.config,
+            &shared.environment,
+            &shared.agent,
+            &self.item,
+        )
+        .at(Stage::Agent)?;
+        let ours = shared
+            .queue
+            .ack(&shared.agent, &self.item.id, &plan.run_id)
+            .at(Stage::Agent)?;
         Ok(ours.then_some(plan))
     }
 
     fn run_plan(&self, plan: &Plan) -> Verdict {
-        log::info!("item {}: run {} of queue `{}`", self.item.id, plan.run_id, self.item.queue);
+        log::info!(
+            "item {}: run {} of queue `{}`",
+            self.item.id,
+            plan.run_id,
+            self.item.queue
+        );
         let mut log = match self.open_log(plan).at(Stage::Agent) {
             Ok(log) => log,
             Err(failure) => return self.report(&failed(failure)),
@@ -124,7 +142,13 @@ impl Job {
         let terminal = TerminalLines::new(Arc::clone(&self.shared.terminal), &self.item.id.0);
         let mut log = JobLog::new(Redactor::new(&plan.secrets), file, terminal);
         log.note(&plan.run);
-        self.shared.queue.started(&self.item.id, &Started { command: plan.run.to_string(), log: path })?;
+        self.shared.queue.started(
+            &self.item.id,
+            &Started {
+                command: plan.run.to_string(),
+                log: path,
+            },
+        )?;
         Ok(log)
     }
 
@@ -147,29 +171,59 @@ impl Job {
             (None, Ok(end)) => Outcome::Exited(end.exit),
             (None, Err(failure)) => Outcome::Failed(failure),
         };
-        let after = duration.map(|duration| format!(" after {:.1} s", duration.as_secs_f64())).unwrap_or_default();
+        let after = duration
+            .map(|duration| format!(" after {:.1} s", duration.as_secs_f64()))
+            .unwrap_or_default();
         log.note(format_args!("[launch-agent: {outcome}{after}]"));
-        let details = if outcome.is_success() { String::new() } else { last_lines };
-        Ended { outcome, duration, details }
+        let details = if outcome.is_success() {
+            String::new()
+        } else {
+            last_lines
+        };
+        Ended {
+            outcome,
+            duration,
+            details,
+        }
     }
 
     /// Tells the queue how the item ended, and goes on trying while the queue does not take it.
     fn report(&self, ended: &Ended) -> Verdict {
         let item = &self.item.id;
-        let after = ended.duration.map(|duration| format!(" after {:.1} s", duration.as_secs_f64()));
-        let line = format!("item {item}: {}{}", ended.outcome, after.unwrap_or_default());
-        if ended.outcome.is_success() { log::info!("{line}") } else { log::warn!("{line}") }
-        if let Outcome::Failed(Failure { cause: Error { hint: Some(hint), .. }, .. }) = &ended.outcome {
+        let after = ended
+            .duration
+            .map(|duration| format!(" after {:.1} s", duration.as_secs_f64()));
+        let line = format!(
+            "item {item}: {}{}",
+            ended.outcome,
+            after.unwrap_or_default()
+        );
+        if ended.outcome.is_success() {
+            log::info!("{line}");
+        } else {
+            log::warn!("{line}");
+        }
+        if let Outcome::Failed(Failure {
+            cause: Error {
+                hint: Some(hint), ..
+            },
+            ..
+        }) = &ended.outcome
+        {
             log::warn!("item {item}: hint: {hint}");
         }
         for attempt in 1..=REPORT_TRIES {
             match self.shared.queue.finish(&self.shared.agent, item, ended) {
                 Ok(true) => return verdict(&ended.outcome),
                 Ok(false) => {
-                    log::warn!("item {item}: its end was not recorded, because it is no longer this agent's");
+                    log::warn!(
+                        "item {item}: its end was not recorded, because it is no longer this agent's"
+                    );
                     return Verdict::NotOurs;
                 }
-                Err(error) if attempt == 1 => log::error!("item {item}: its end cannot be recorded yet: {error}"),
+                Err(error) if attempt == 1 => {
+                    log::error!("item {item}: its end cannot be recorded yet: {error}");
+                }
                 Err(_) => {}
             }
             std::thread::sleep(REPORT_EVERY);
@@ -181,7 +235,10 @@ impl Job {
     fn warn(&self, warning: &str) {
         log::warn!("item {}: {warning}", self.item.id);
         if let Err(error) = self.shared.queue.warn(&self.item.id, warning) {
-            log::warn!("item {}: the warning could not be recorded: {error}", self.item.id);
+            log::warn!(
+                "item {}: the warning could not be recorded: {error}",
+                self.item.id
+            );
         }
     }
 }
@@ -208,7 +265,7 @@ pub fn plan_of(
         secure_mode: config.secure_mode.value,
         cidfile: &cidfile,
     };
-    let launch: Launch = plan::resolve(&spec, &context, engine::run_help)?;
+    let launch: Launch = plan::resolve(&spec, &context, &engine::run_help)?;
     let mut plan = plan::plan(&launch, &context);
     warnings.append(&mut plan.warnings);
     plan.warnings = warnings;
@@ -218,31 +275,57 @@ pub fn plan_of(
 /// Where docker writes the container's id: one file for each process and item, so that two never share one.
 fn cidfile(config: &AgentConfig, item: &RunQueueItem) -> Result<PathBuf> {
     let folder = config.state_folder.join("run");
-    std::fs::create_dir_all(&folder)
-        .map_err(|cause| Error::system(format_args!("cannot make the folder {}", folder.display()), cause))?;
-    Ok(folder.join(format!("{}-{}.cid", std::process::id(), file_name(&item.id.0))))
+    std::fs::create_dir_all(&folder).map_err(|cause| {
+        Error::system(
+            format_args!("cannot make the folder {}", folder.display()),
+            cause,
+        )
+    })?;
+    Ok(folder.join(format!(
+        "{}-{}.cid",
+        std::process::id(),
+        file_name(&item.id.0)
+    )))
 }
 
 /// An item's id as part of a file's name: ids are opaque, and may hold `/`.
 fn file_name(id: &str) -> String {
-    id.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '=' { c } else { '_' }).collect()
+    id.chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' || c == '=' {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect()
 }
 
 /// A name for a run as W&B makes them: eight of `[a-z0-9]`.
 fn new_run_id() -> String {
     let alphabet = b"abcdefghijklmnopqrstuvwxyz0123456789";
-    (0..8).map(|_| char::from(alphabet[fastrand::usize(..alphabet.len())])).collect()
+    (0..8)
+        .map(|_| char::from(alphabet[fastrand::usize(..alphabet.len())]))
+        .collect()
 }
 
 fn failed(failure: Failure) -> Ended {
-    Ended { outcome: Outcome::Failed(failure), duration: None, details: String::new() }
+    Ended {
+        outcome: Outcome::Failed(failure),
+        duration: None,
+        details: String::new(),
+    }
 }
 
 fn verdict(outcome: &Outcome) -> Verdict {
     match outcome {
         outcome if outcome.is_success() => Verdict::Succeeded,
-        Outcome::Failed(failure) => Verdict::Failed { docker_in_doubt: failure.cause.kind == Kind::Docker },
-        _ => Verdict::Failed { docker_in_doubt: false },
+        Outcome::Failed(failure) => Verdict::Failed {
+            docker_in_doubt: failure.cause.kind == Kind::Docker,
+        },
+        _ => Verdict::Failed {
+            docker_in_doubt: false,
+        },
     }
 }
 

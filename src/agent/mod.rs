@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use crate::config::{AgentConfig, OnSignal};
 use crate::failure::{Error, Kind, Result};
+use crate::host::engine;
 use crate::host::logs::Terminal;
 use crate::host::stop::{self, Stop};
-use crate::host::engine;
 use crate::launch::plan::Plan;
 use crate::queue::{AgentId, AgentInfo, AgentStatus, ItemId, Queue, RunQueueItem, StopReason};
 
@@ -104,8 +104,14 @@ impl Agent {
         let info = agent_info(&config)?;
         let agent = queue.register(&info)?;
         let (sender, events) = channel();
-        let shared =
-            Arc::new(Shared { config, environment: environment.clone(), queue, agent, terminal, logs_folder });
+        let shared = Arc::new(Shared {
+            config,
+            environment: environment.clone(),
+            queue,
+            agent,
+            terminal,
+            logs_folder,
+        });
         Ok(Agent {
             queues: info.queues.into(),
             shared,
@@ -125,12 +131,32 @@ impl Agent {
     pub fn run(mut self) -> Result<Tally> {
         signals::listen(self.shared.config.on_signal.value, self.sender.clone())?;
         let sender = self.sender.clone();
-        self.shared.queue.watch(&self.shared.agent, Box::new(move || drop(sender.send(Event::Woken))))?;
-        let level = if self.once { log::Level::Debug } else { log::Level::Info };
-        log::log!(level, "polling {} as {}", list(&self.queues), self.shared.agent);
+        self.shared.queue.watch(
+            &self.shared.agent,
+            Box::new(move || drop(sender.send(Event::Woken))),
+        )?;
+        let level = if self.once {
+            log::Level::Debug
+        } else {
+            log::Level::Info
+        };
+        log::log!(
+            level,
+            "polling {} as {}",
+            list(&self.queues),
+            self.shared.agent
+        );
         let worked = self.work();
-        let _ = self.shared.queue.heartbeat(&self.shared.agent, AgentStatus::Killed, 0);
-        log::log!(level, "ended: {} succeeded, {} did not", self.tally.succeeded, self.tally.failed);
+        let _ = self
+            .shared
+            .queue
+            .heartbeat(&self.shared.agent, AgentStatus::Killed, 0);
+        log::log!(
+            level,
+            "ended: {} succeeded, {} did not",
+            self.tally.succeeded,
+            self.tally.failed
+        );
         worked.map(|()| self.tally)
     }
 
@@ -141,7 +167,9 @@ impl Agent {
                 Err(error) if self.once && self.running.is_empty() => return Err(error),
                 Err(error) => self.say_once(&error),
             }
-            if self.running.is_empty() && (self.phase > Phase::Working || (self.once && self.said.is_none())) {
+            if self.running.is_empty()
+                && (self.phase > Phase::Working || (self.once && self.said.is_none()))
+            {
                 return Ok(());
             }
             self.wait();
@@ -159,8 +187,14 @@ impl Agent {
     }
 
     fn heartbeat(&self) -> Result<()> {
-        let status = if self.running.is_empty() { AgentStatus::Polling } else { AgentStatus::Running };
-        self.shared.queue.heartbeat(&self.shared.agent, status, self.running.len())
+        let status = if self.running.is_empty() {
+            AgentStatus::Polling
+        } else {
+            AgentStatus::Running
+        };
+        self.shared
+            .queue
+            .heartbeat(&self.shared.agent, status, self.running.len())
     }
 
     fn stop_what_was_asked_for(&mut self) -> Result<()> {
@@ -180,20 +214,30 @@ impl Agent {
                 engine::version()?;
                 self.docker_in_doubt = false;
             }
-            let Some(item) = self.pop()? else { return Ok(()) };
+            let Some(item) = self.pop()? else {
+                return Ok(());
+            };
             self.start(item)?;
         }
         Ok(())
     }
 
     fn has_free_slot(&self) -> bool {
-        self.shared.config.max_jobs.value.is_none_or(|limit| self.running.len() < limit)
+        self.shared
+            .config
+            .max_jobs
+            .value
+            .is_none_or(|limit| self.running.len() < limit)
     }
 
     /// Asks the queues in turn; the one that had work goes to the back, so that none starves.
     fn pop(&mut self) -> Result<Option<RunQueueItem>> {
         for index in 0..self.queues.len() {
-            if let Some(item) = self.shared.queue.pop(&self.shared.agent, &self.queues[index])? {
+            if let Some(item) = self
+                .shared
+                .queue
+                .pop(&self.shared.agent, &self.queues[index])?
+            {
                 if let Some(served) = self.queues.remove(index) {
                     self.queues.push_back(served);
                 }
@@ -207,22 +251,36 @@ impl Agent {
         let id = item.id.clone();
         let stop = Arc::new(Stop::default());
         let thread = job::start(&self.shared, item, &stop, &self.sender)?;
-        self.running.insert(id, Running { stop, thread, stopper: None });
+        self.running.insert(
+            id,
+            Running {
+                stop,
+                thread,
+                stopper: None,
+            },
+        );
         self.heartbeat()
     }
 
     /// Asks a job to stop, and starts the thread that sees to it.
     fn stop(&mut self, item: &ItemId, reason: StopReason) {
-        let Some(running) = self.running.get_mut(item) else { return };
+        let Some(running) = self.running.get_mut(item) else {
+            return;
+        };
         if !running.stop.request(reason) {
             return;
         }
         log::info!("item {item}: stopping, because {reason}");
-        let (stop, grace) = (Arc::clone(&running.stop), self.shared.config.stop_grace.value);
+        let (stop, grace) = (
+            Arc::clone(&running.stop),
+            self.shared.config.stop_grace.value,
+        );
         let stopper = std::thread::Builder::new().name(format!("stop-{item}"));
         match stopper.spawn(move || stop::carry_out(&stop, grace)) {
             Ok(thread) => running.stopper = Some(thread),
-            Err(error) => log::error!("item {item}: cannot start the thread that stops it: {error}"),
+            Err(error) => {
+                log::error!("item {item}: cannot start the thread that stops it: {error}");
+            }
         }
     }
 
@@ -231,7 +289,10 @@ impl Agent {
         // All that has come is looked at before the next turn, so that a flood of nudges costs one turn.
         while let Ok(next) = event {
             self.handle(next);
-            event = self.events.try_recv().map_err(|_| RecvTimeoutError::Timeout);
+            event = self
+                .events
+                .try_recv()
+                .map_err(|_| RecvTimeoutError::Timeout);
         }
     }
 
@@ -245,7 +306,10 @@ impl Agent {
 
     fn job_ended(&mut self, item: &ItemId, verdict: job::Verdict) {
         if let Some(running) = self.running.remove(item) {
-            for thread in [Some(running.thread), running.stopper].into_iter().flatten() {
+            for thread in [Some(running.thread), running.stopper]
+                .into_iter()
+                .flatten()
+            {
                 // A panic of the job itself was caught and reported by its thread.
                 let _ = thread.join();
             }
@@ -263,9 +327,13 @@ impl Agent {
 
     fn signalled(&mut self) {
         let on_signal = self.shared.config.on_signal.value;
-        if self.phase == Phase::Working && on_signal == OnSignal::Drain && !self.running.is_empty() {
+        if self.phase == Phase::Working && on_signal == OnSignal::Drain && !self.running.is_empty()
+        {
             self.phase = Phase::Draining;
-            log::info!("ending when {} running jobs have ended; a second signal stops them", self.running.len());
+            log::info!(
+                "ending when {} running jobs have ended; a second signal stops them",
+                self.running.len()
+            );
             return;
         }
         self.phase = Phase::Stopping;
@@ -278,7 +346,14 @@ impl Agent {
     fn say_once(&mut self, error: &Error) {
         let text = error.to_string();
         if self.said.as_ref() != Some(&text) {
-            log::error!("{text}{}", error.hint.as_ref().map(|hint| format!(" (hint: {hint})")).unwrap_or_default());
+            log::error!(
+                "{text}{}",
+                error
+                    .hint
+                    .as_ref()
+                    .map(|hint| format!(" (hint: {hint})"))
+                    .unwrap_or_default()
+            );
             self.said = Some(text);
         }
     }
@@ -289,7 +364,8 @@ fn agent_info(config: &AgentConfig) -> Result<AgentInfo> {
         return Err(Error::new(Kind::Config, "no queue to poll")
             .hint("name one with `-q NAME`, or under `queues:` in launch-config.yaml"));
     }
-    let hostname = nix::unistd::gethostname().map_err(|cause| Error::system("cannot read the host's name", cause))?;
+    let hostname = nix::unistd::gethostname()
+        .map_err(|cause| Error::system("cannot read the host's name", cause))?;
     let mut queues = config.queues.value.clone();
     let mut seen = std::collections::BTreeSet::new();
     queues.retain(|queue| seen.insert(queue.clone()));
@@ -302,7 +378,11 @@ fn agent_info(config: &AgentConfig) -> Result<AgentInfo> {
 }
 
 fn list<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
-    names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    names
+        .into_iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The plan of the item that the agent would take next; `None` when there is nothing to take.

@@ -18,13 +18,19 @@ pub fn lock(config: &AgentConfig, database: &Path) -> Result<Option<OnceLock>> {
     let mut queues = config.queues.value.clone();
     queues.sort();
     let mut hash = Sha256::new();
-    for part in [database.to_string_lossy().into_owned()].iter().chain(&queues) {
+    for part in [database.to_string_lossy().into_owned()]
+        .iter()
+        .chain(&queues)
+    {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
-    let name: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let path = config.state_folder.join(format!("once-{name}.lock"));
-    let refused = |cause: &dyn std::fmt::Display| Error::system(format_args!("cannot lock {}", path.display()), cause);
+    let digest = hash.finalize();
+    let name = u64::from_be_bytes(std::array::from_fn(|index| digest[index]));
+    let path = config.state_folder.join(format!("once-{name:016x}.lock"));
+    let refused = |cause: &dyn std::fmt::Display| {
+        Error::system(format_args!("cannot lock {}", path.display()), cause)
+    };
     std::fs::create_dir_all(&config.state_folder).map_err(|cause| refused(&cause))?;
     let file = OpenOptions::new()
         .write(true)

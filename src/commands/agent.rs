@@ -31,18 +31,36 @@ pub fn run(args: &AgentArgs, environment: &Environment) -> Result<ExitCode> {
     };
     let queue = LocalQueue::open_existing(&database)?;
     engine::version()?;
-    let logs_folder = queue.logs_folder()?;
+    let logs_folder = queue.logs_folder();
     let terminal = Arc::new(Mutex::new(std::io::stdout()));
-    let agent = Agent::new(config, environment.all(), Arc::new(queue), terminal, logs_folder, args.once)?;
+    let agent = Agent::new(
+        config,
+        environment.all(),
+        Arc::new(queue),
+        terminal,
+        logs_folder,
+        args.once,
+    )?;
     let tally = agent.run()?;
-    Ok(if args.once && tally.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if args.once && tally.failed > 0 {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
-fn dry_run(config: &AgentConfig, environment: &Environment, queue: &LocalQueue) -> Result<ExitCode> {
+fn dry_run(
+    config: &AgentConfig,
+    environment: &Environment,
+    queue: &LocalQueue,
+) -> Result<ExitCode> {
     match agent::next_plan(config, environment.all(), queue)? {
         None => say("nothing to take"),
         Some((item, plan)) => {
-            say(format_args!("next is item {} of queue `{}`", item.id, item.queue));
+            say(format_args!(
+                "next is item {} of queue `{}`",
+                item.id, item.queue
+            ));
             super::warn(&plan.warnings);
             print(plan)?;
         }
@@ -60,14 +78,24 @@ fn start_logger(config: &AgentConfig) -> Result<()> {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(level).format(|out, record| {
         let level = record.level().as_str().to_lowercase();
-        writeln!(out, "{:.0} {level}: {}", jiff::Timestamp::now(), record.args())
+        writeln!(
+            out,
+            "{:.0} {level}: {}",
+            jiff::Timestamp::now(),
+            record.args()
+        )
     });
     if let Some(path) = &config.log_file.value {
         let file = OpenOptions::new()
             .create(true)
             .append(true)
             .open(path)
-            .map_err(|cause| Error::system(format_args!("cannot write the log {}", path.display()), cause))?;
+            .map_err(|cause| {
+                Error::system(
+                    format_args!("cannot write the log {}", path.display()),
+                    cause,
+                )
+            })?;
         builder.target(env_logger::Target::Pipe(Box::new(file)));
     }
     builder.init();

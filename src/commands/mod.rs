@@ -1,5 +1,6 @@
 //! One file a subcommand: call a room, print the answer. The only code that prints to stdout.
 
+mod agent;
 mod config;
 mod render;
 
@@ -14,8 +15,9 @@ use crate::failure::{Error, Result};
 /// Runs what the command line asks for. The code is 0 unless the command has one of its own to give.
 pub fn run(cli: Cli, environment: &Environment) -> Result<ExitCode> {
     match cli.command.unwrap_or(Command::Agent(Box::new(cli.agent))) {
+        Command::Agent(args) => agent::run(&args, environment),
         Command::Config(args) => config::run(&args, environment),
-        Command::Render(args) => render::run(&args, environment, || None),
+        Command::Render(args) => render::run(&args, environment),
         _ => Err(Error::input("not yet")),
     }
 }
@@ -32,6 +34,13 @@ fn print(line: impl Display) -> Result<()> {
 /// Says something that is not data. Nobody listening is no error.
 fn say(line: impl Display) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// What the job's owner should know, a line each.
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        say(format_args!("warning: {warning}"));
+    }
 }
 
 /// An error as the program's last words, the hint on a line of its own.

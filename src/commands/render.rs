@@ -7,23 +7,17 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{print, say};
+use super::print;
 use crate::cli::{Format, RenderArgs};
 use crate::config::{AgentConfig, Backend, Environment};
 use crate::failure::{Error, Result};
-use crate::launch::docker_options::OptionTable;
+use crate::host::engine;
 use crate::launch::document;
-use crate::launch::plan::{Context, Launch, Plan, Server, plan, resolve};
-use crate::launch::resource_args::{OptionError, merge};
+use crate::launch::plan::{Context, Plan, Server, plan, resolve};
+use crate::launch::resource_args::merge;
 use crate::launch::spec::{LaunchSpec, Object};
 
-/// `ask` gives the text of the installed docker's `docker run --help`. It is called only for an option that is not
-/// known, so that a machine without docker renders all others.
-pub fn run(
-    args: &RenderArgs,
-    environment: &Environment,
-    ask: impl FnOnce() -> Option<String>,
-) -> Result<ExitCode> {
+pub fn run(args: &RenderArgs, environment: &Environment) -> Result<ExitCode> {
     let config = AgentConfig::for_command(&args.backend, environment)?;
     let queue_config = args.queue_config.as_deref().map(queue_config).transpose()?;
     let value = spec_value(args, queue_config.is_some())?;
@@ -37,7 +31,6 @@ pub fn run(
     }
 
     let server = server(&config);
-    let table = OptionTable::docker_28();
     let run_id = run_id(&value);
     let context = Context {
         item: "render",
@@ -50,9 +43,8 @@ pub fn run(
         env_macros: &config.env_macros.value,
         secure_mode: config.secure_mode.value,
         cidfile: &config.state_folder.join("render.cid"),
-        table: &table,
     };
-    let launch = resolve_or_ask(&spec, &context, ask)?;
+    let launch = resolve(&spec, &context, &engine::run_help)?;
     let plan = plan(&launch, &context);
     warnings.extend(plan.warnings.iter().cloned());
     match args.format {
@@ -61,9 +53,7 @@ pub fn run(
         Format::Shell => print(&plan)?,
     }
     if args.format == Format::Shell {
-        for warning in &warnings {
-            say(format_args!("warning: {warning}"));
-        }
+        super::warn(&warnings);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -133,27 +123,6 @@ fn run_id(spec: &Value) -> String {
         .take(8)
         .map(|byte| char::from(CHARACTERS[usize::from(*byte) % CHARACTERS.len()]))
         .collect()
-}
-
-/// Settles the spec; an option that the table does not know is looked for in the installed docker's help.
-fn resolve_or_ask(
-    spec: &LaunchSpec,
-    context: &Context<'_>,
-    ask: impl FnOnce() -> Option<String>,
-) -> Result<Launch> {
-    let error = match resolve(spec, context) {
-        Err(OptionError::Unknown(error)) => error,
-        settled => return Ok(settled?),
-    };
-    let Some(help) = ask() else {
-        return Err(error);
-    };
-    let table = OptionTable::docker_28().with_help(&help);
-    let context = Context {
-        table: &table,
-        ..*context
-    };
-    Ok(resolve(spec, &context)?)
 }
 
 fn as_json(plan: &Plan, image: &str, warnings: &[String]) -> Value {

@@ -41,7 +41,11 @@ pub fn has_image(image: &str) -> Result<bool> {
     if output.is_success() {
         return Ok(true);
     }
-    if is_missing(&output) { Ok(false) } else { Err(refusal(&output)) }
+    if is_missing(&output) {
+        Ok(false)
+    } else {
+        Err(refusal(&output))
+    }
 }
 
 /// The engine's `State` of a container.

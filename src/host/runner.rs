@@ -22,7 +22,9 @@ const WATCH: Duration = Duration::from_secs(2);
 
 /// Makes sure that the image is on this machine.
 pub fn provide_image(plan: &ImagePlan, log: &mut JobLog, stop: &Stop) -> Result<()> {
-    let ImagePlan::PullIfMissing { image, command } = plan else { return Ok(()) };
+    let ImagePlan::PullIfMissing { image, command } = plan else {
+        return Ok(());
+    };
     if engine::has_image(image)? {
         return Ok(());
     }
@@ -43,10 +45,17 @@ pub fn provide_image(plan: &ImagePlan, log: &mut JobLog, stop: &Stop) -> Result<
         return Ok(());
     }
     let said = String::from_utf8_lossy(&said);
-    let why = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("docker gave no reason");
+    let why = said
+        .lines()
+        .rev()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or("docker gave no reason");
     Err(Error::new(
         Kind::Input,
-        format!("the image `{image}` is not on this machine and could not be pulled: {}", engine::explain(why)),
+        format!(
+            "the image `{image}` is not on this machine and could not be pulled: {}",
+            engine::explain(why)
+        ),
     )
     .hint("check its name; for a private registry run `docker login` as the agent's user"))
 }
@@ -57,8 +66,17 @@ pub fn run_container(plan: &Plan, log: &mut JobLog, stop: &Stop) -> Result<End> 
     // Docker refuses to start when the file is there, and only a run that never came to its end left one.
     remove_file(&plan.cidfile)?;
     let begun = Timestamp::now();
-    let doing = |client| stop.now(Activity::Container { name: plan.container.clone(), client });
-    let ending = process::stream(&plan.run, |client| doing(Some(client)), |bytes| log.output(bytes));
+    let doing = |client| {
+        stop.now(Activity::Container {
+            name: plan.container.clone(),
+            client,
+        });
+    };
+    let ending = process::stream(
+        &plan.run,
+        |client| doing(Some(client)),
+        |bytes| log.output(bytes),
+    );
     doing(None);
     let end = find_end(plan, begun, ending?, log);
     stop.now(Activity::Between);
@@ -93,11 +111,19 @@ fn find_end(plan: &Plan, begun: Timestamp, client: Ending, log: &JobLog) -> Resu
     };
     match (end, passed_on) {
         (Ok(Some(end)), _) => Ok(end),
-        (_, Some(code)) => Ok(End { exit: Exit { code, oom_killed: false }, duration: None }),
+        (_, Some(code)) => Ok(End {
+            exit: Exit {
+                code,
+                oom_killed: false,
+            },
+            duration: None,
+        }),
         (Ok(None), None) if matches!(client, Ending::Code(_)) => Err(refused(client, log)),
         (Ok(None), None) => Err(Error::new(
             Kind::Docker,
-            format!("the container's end is not known: docker's client was ended by {client}, and the engine has no record"),
+            format!(
+                "the container's end is not known: docker's client was ended by {client}, and the engine has no record"
+            ),
         )),
         (Err(error), None) => Err(error.within("the container's end is not known")),
     }
@@ -113,7 +139,9 @@ fn wait_for_container(id: &str) -> Result<Option<ContainerState>> {
         }
         if !said {
             said = true;
-            log::warn!("docker's client ended before its container {id}, which is waited for; see `docker logs {id}`");
+            log::warn!(
+                "docker's client ended before its container {id}, which is waited for; see `docker logs {id}`"
+            );
         }
         let _ = process::output(&docker::wait(id), WATCH);
     }
@@ -127,9 +155,18 @@ fn refused(client: Ending, log: &JobLog) -> Error {
     if let Some(error) = engine::engine_trouble(&why) {
         return error;
     }
-    let why = if why.is_empty() { format!("docker's client ended with {client} and no reason") } else { why };
-    let error = Error::new(Kind::Input, format!("docker could not run the container: {why}"));
-    if why.contains("executable file not found") || why.contains("no such file or directory: unknown") {
+    let why = if why.is_empty() {
+        format!("docker's client ended with {client} and no reason")
+    } else {
+        why
+    };
+    let error = Error::new(
+        Kind::Input,
+        format!("docker could not run the container: {why}"),
+    );
+    if why.contains("executable file not found")
+        || why.contains("no such file or directory: unknown")
+    {
         return error.hint("the entry point does not exist in the image; it is the first word after the image, or `--entrypoint`");
     }
     if why.contains("could not select device driver") {
@@ -139,9 +176,15 @@ fn refused(client: Ending, log: &JobLog) -> Error {
 }
 
 fn is_dockers(line: &str) -> bool {
-    ["docker: ", "unknown flag: ", "unknown shorthand flag: ", "invalid argument ", "flag needs an argument"]
-        .iter()
-        .any(|start| line.starts_with(start))
+    [
+        "docker: ",
+        "unknown flag: ",
+        "unknown shorthand flag: ",
+        "invalid argument ",
+        "flag needs an argument",
+    ]
+    .iter()
+    .any(|start| line.starts_with(start))
 }
 
 /// Removes the container when that is the agent's to do. Called once its end is recorded.
@@ -153,15 +196,19 @@ pub fn clean_up(plan: &Plan, ended_by_itself: bool) {
         Removal::ByDocker => !ended_by_itself,
     };
     if remove && let Err(error) = engine::remove_container(&plan.container) {
-        log::warn!("the container {} could not be removed: {error}", plan.container);
+        log::warn!(
+            "the container {} could not be removed: {error}",
+            plan.container
+        );
     }
 }
 
 fn remove_file(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::system(format_args!("cannot remove {}", path.display()), error))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::system(
+            format_args!("cannot remove {}", path.display()),
+            error,
+        )),
         _ => Ok(()),
     }
 }

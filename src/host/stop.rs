@@ -173,7 +173,8 @@ mod tests {
                 &command,
                 |group| stop.now(Activity::Command(group)),
                 |_| {
-                    carrying.get_or_insert_with(|| scope.spawn(|| carry_out(&stop, Duration::ZERO)));
+                    carrying
+                        .get_or_insert_with(|| scope.spawn(|| carry_out(&stop, Duration::ZERO)));
                 },
             )
             .expect("a run");

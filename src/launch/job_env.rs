@@ -112,7 +112,6 @@ impl List {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::launch::docker_options::OptionTable;
     use crate::launch::plan::Server;
     use serde_json::json;
     use std::collections::BTreeMap;
@@ -131,7 +130,6 @@ mod tests {
             env_macros: &[],
             secure_mode: false,
             cidfile: Path::new("/cid"),
-            table: &OptionTable::docker_28(),
         };
         variables(&spec, &context, "r1", "img:1", false)
             .into_iter()

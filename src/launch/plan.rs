@@ -11,7 +11,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::launch::command::{CommandLine, Secret};
-use crate::launch::docker_options::OptionTable;
 use crate::launch::job_env::Variable;
 use crate::launch::resource_args::{DockerOption, Given};
 pub use settle::resolve;
@@ -48,8 +47,6 @@ pub struct Context<'a> {
     pub secure_mode: bool,
     /// Where docker writes the container's id.
     pub cidfile: &'a Path,
-    /// The options that docker knows.
-    pub table: &'a OptionTable,
 }
 
 /// Everything settled: what will run, as values.

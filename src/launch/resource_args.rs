@@ -79,6 +79,22 @@ impl From<OptionError> for Error {
     }
 }
 
+/// Gives the text of the installed docker's `docker run --help`; `None` when there is no docker to ask.
+pub type Ask<'a> = &'a dyn Fn() -> Option<String>;
+
+/// [`options`] of docker 28, and of the installed docker: it is asked before an option is refused, because it may be
+/// newer, and only then, because the question costs a process.
+pub fn options_or_ask(config: &Object, ask: Ask<'_>) -> Result<Vec<DockerOption>> {
+    let table = OptionTable::docker_28();
+    match options(config, &table) {
+        Err(OptionError::Unknown(error)) => {
+            let help = ask().ok_or(error)?;
+            Ok(options(config, &table.with_help(&help))?)
+        }
+        answer => Ok(answer?),
+    }
+}
+
 /// Makes a config into options, in its order.
 ///
 /// An option with a one-letter name keeps the letter when that is how it is written. The key `builder` is about

@@ -59,7 +59,11 @@ impl Sandbox {
     pub fn new() -> Sandbox {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = std::env::var("PATH").expect("a PATH");
-        Sandbox { folder, path, vars: Vec::new() }
+        Sandbox {
+            folder,
+            path,
+            vars: Vec::new(),
+        }
     }
 
     /// A sandbox whose `docker` is a script that runs `job` (bash; `$1` is the container's name) as every container.
@@ -112,7 +116,11 @@ impl Sandbox {
     /// `launch-agent` with a clean environment; it is not started yet.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_launch-agent"));
-        command.args(arguments).env_clear().env("HOME", self.folder.path()).env("PATH", &self.path);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("HOME", self.folder.path())
+            .env("PATH", &self.path);
         // The engine may be somewhere that only the environment names.
         for name in ["DOCKER_HOST", "DOCKER_CONFIG"] {
             command.envs(std::env::var_os(name).map(|value| (name, value)));
@@ -123,7 +131,10 @@ impl Sandbox {
     }
 
     pub fn run(&self, arguments: &[&str]) -> Ran {
-        let output = self.command(arguments).output().expect("launch-agent starts");
+        let output = self
+            .command(arguments)
+            .output()
+            .expect("launch-agent starts");
         Ran::new(arguments, &output, self.folder.path())
     }
 
@@ -135,7 +146,13 @@ impl Sandbox {
     /// Makes a queue with this config, and pushes nothing.
     pub fn queue(&self, name: &str, config: &str) {
         let file = self.write(&format!("{name}.queue.json"), config);
-        self.ok(&["queue", "create", name, "--config", file.to_str().expect("UTF-8")]);
+        self.ok(&[
+            "queue",
+            "create",
+            name,
+            "--config",
+            file.to_str().expect("UTF-8"),
+        ]);
     }
 
     /// Pushes a job to queue `q` for `image` with these further arguments, and gives its id.
@@ -154,7 +171,13 @@ impl Sandbox {
         let log = fs::File::create(self.path("agent.err")).expect("a file");
         let out = fs::File::create(self.path("agent.out")).expect("a file");
         let all = [&["--local", "-q", "q"], arguments].concat();
-        Agent(self.command(&all).stdout(out).stderr(log).spawn().expect("the agent starts"))
+        Agent(
+            self.command(&all)
+                .stdout(out)
+                .stderr(log)
+                .spawn()
+                .expect("the agent starts"),
+        )
     }
 
     /// An item as `item show --json` prints it.
@@ -194,7 +217,11 @@ impl Sandbox {
     /// The calls of the fake docker that begin with `word`, each as bash would print its argv.
     pub fn calls(&self, word: &str) -> Vec<String> {
         let start = format!("'{word}'");
-        self.read("fake/calls").lines().filter(|line| line.starts_with(&start)).map(str::to_owned).collect()
+        self.read("fake/calls")
+            .lines()
+            .filter(|line| line.starts_with(&start))
+            .map(str::to_owned)
+            .collect()
     }
 }
 
@@ -242,7 +269,12 @@ impl Ran {
             folder.display(),
             output.status
         );
-        Ran { code: output.status.code(), stdout, stderr, shown }
+        Ran {
+            code: output.status.code(),
+            stdout,
+            stderr,
+            shown,
+        }
     }
 
     /// Asserts the exit code.

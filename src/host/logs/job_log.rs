@@ -21,7 +21,13 @@ pub struct JobLog {
 impl JobLog {
     /// A log that writes into `file` and onto `terminal` what `redactor` lets through.
     pub fn new(redactor: Redactor, file: LogFile, terminal: TerminalLines) -> JobLog {
-        JobLog { redactor, file, terminal, last: VecDeque::new(), at_line_start: true }
+        JobLog {
+            redactor,
+            file,
+            terminal,
+            last: VecDeque::new(),
+            at_line_start: true,
+        }
     }
 
     /// Takes output of the job, or of a command that is run for it.
@@ -43,7 +49,8 @@ impl JobLog {
         self.at_line_start = *last == b'\n';
         self.file.write(bytes);
         self.terminal.push(bytes);
-        self.last.extend(&bytes[bytes.len().saturating_sub(REMEMBERED)..]);
+        self.last
+            .extend(&bytes[bytes.len().saturating_sub(REMEMBERED)..]);
         let over = self.last.len().saturating_sub(REMEMBERED);
         self.last.drain(..over);
     }
@@ -89,9 +96,15 @@ mod tests {
         assert_eq!(log.finish(), None);
 
         let file = std::fs::read_to_string(&path).expect("a log");
-        assert_eq!(file, "docker run image\nkey is [redacted]\nand no newline\nthe end\n");
+        assert_eq!(
+            file,
+            "docker run image\nkey is [redacted]\nand no newline\nthe end\n"
+        );
         let shown = String::from_utf8(terminal.lock().expect("whole").clone()).expect("UTF-8");
-        assert_eq!(shown, "[1] docker run image\n[1] key is [redacted]\n[1] and no newline\n[1] the end\n");
+        assert_eq!(
+            shown,
+            "[1] docker run image\n[1] key is [redacted]\n[1] and no newline\n[1] the end\n"
+        );
         assert_eq!(last, "and no newline\nthe end");
     }
 

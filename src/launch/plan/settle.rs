@@ -8,7 +8,7 @@ use crate::launch::command::Secret;
 use crate::launch::image;
 use crate::launch::job_env::{self, Variable};
 use crate::launch::macros::{Macros, looks_secret};
-use crate::launch::resource_args::{DockerOption, Given, OptionError, options};
+use crate::launch::resource_args::{Ask, DockerOption, Given, options_or_ask};
 use crate::launch::spec::LaunchSpec;
 
 /// The shortest value, in bytes, that a redactor is given.
@@ -16,9 +16,8 @@ const SHORTEST_SECRET: usize = 6;
 
 /// Settles what a spec, its options merged already, will run.
 ///
-/// An option that the table does not know is [`OptionError::Unknown`], so that the caller can ask the installed
-/// docker and try again with a larger table.
-pub fn resolve(spec: &LaunchSpec, context: &Context<'_>) -> Result<Launch, OptionError> {
+/// `ask` is called for an option that is not known here; see [`options_or_ask`].
+pub fn resolve(spec: &LaunchSpec, context: &Context<'_>, ask: Ask<'_>) -> Result<Launch> {
     let image = job_image(spec)?;
     check_entry_point(spec, context)?;
     let run_id = spec
@@ -44,7 +43,7 @@ pub fn resolve(spec: &LaunchSpec, context: &Context<'_>) -> Result<Launch, Optio
     }
     .fill(&spec.resource_args);
 
-    let mut asked = options(&filled.config, context.table)?;
+    let mut asked = options_or_ask(&filled.config, ask)?;
     if !spec.overrides.entry_point.is_empty() {
         asked.retain(|option| option.name != "entrypoint");
     }

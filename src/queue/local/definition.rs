@@ -2,42 +2,18 @@
 //! the rules themselves are those of `launch`.
 
 use crate::failure::{Error, Result};
-use crate::launch::docker_options::OptionTable;
+use crate::launch::resource_args::{Ask, options_or_ask};
 use crate::launch::spec::{DOCKER_RESOURCES, Object};
 use crate::launch::template::{self, Schemas};
 use crate::queue::QueueDefinition;
-
-/// Asks the installed docker for the text of `docker run --help`; `None` when there is none to ask.
-pub type Ask<'a> = &'a dyn Fn() -> Option<String>;
 
 /// Checks a config with its template variables: each has a schema, each option exists and has a value of its
 /// kind. Gives the schemas.
 pub fn check_definition(config: &Object, variables: &Object, ask: Ask<'_>) -> Result<Schemas> {
     let schemas = Schemas::parse(variables)?;
     template::check(config, &schemas)?;
-    check_options(&template::fill(config, &schemas, &schemas.sample())?, ask)?;
+    options_or_ask(&template::fill(config, &schemas, &schemas.sample())?, ask)?;
     Ok(schemas)
-}
-
-/// Checks docker options. The installed docker is asked only about what we do not know ourselves.
-pub fn check_options(options: &Object, ask: Ask<'_>) -> Result<()> {
-    let known = OptionTable::docker_28();
-    let Err(error) = check_names(options, &known) else {
-        return Ok(());
-    };
-    match ask() {
-        Some(help) => check_names(options, &known.with_help(&help)),
-        None => Err(error),
-    }
-}
-
-fn check_names(options: &Object, known: &OptionTable) -> Result<()> {
-    match options.keys().find(|key| known.find(key).is_none()) {
-        None => Ok(()),
-        Some(key) => {
-            Err(Error::input(format!("docker has no option `{key}`")).closest(key, known.names()))
-        }
-    }
 }
 
 /// A queue's config with its template variables filled.

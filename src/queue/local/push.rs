@@ -4,13 +4,14 @@
 use rusqlite::{Transaction, params};
 use serde_json::{Value, json};
 
-use super::definition::{Ask, check_options, fill_config};
+use super::definition::fill_config;
 use super::items::last_position;
 use super::rows::{definition, priority_number};
 use super::trouble::Trouble;
 use super::{LocalQueue, now};
 use crate::failure::{Error, Result};
 use crate::launch::resource_args;
+use crate::launch::resource_args::{Ask, options_or_ask};
 use crate::launch::spec::{DOCKER_RESOURCES, LaunchSpec, Object};
 use crate::launch::template;
 use crate::queue::{ItemId, Push, QueueDefinition};
@@ -29,7 +30,7 @@ impl LocalQueue {
     pub fn push(&self, push: &Push, ask: Ask<'_>) -> Result<Pushed> {
         let (spec, warnings) = LaunchSpec::parse(&Value::Object(push.spec.clone()))?;
         need_source(&spec)?;
-        check_options(&spec.resource_args, ask)
+        options_or_ask(&spec.resource_args, ask)
             .map_err(|error| error.within("the job's `resource_args`"))?;
         let id = self.write_and_ring(|db| {
             let definition = definition(db, &push.queue)?;

@@ -7,11 +7,12 @@ use rusqlite::{OptionalExtension, Row, Transaction, named_params, params};
 use serde_json::Value;
 
 use super::agents::{self, Agent};
-use super::definition::{Ask, check_definition, check_name, check_resource};
+use super::definition::{check_definition, check_name, check_resource};
 use super::rows::{IN_HAND, WAITING, definition, need_queue, no_queue, read_definition, time};
 use super::trouble::Trouble;
 use super::{LocalQueue, now};
 use crate::failure::{Error, Result};
+use crate::launch::resource_args::Ask;
 use crate::launch::spec::Object;
 use crate::queue::QueueDefinition;
 
