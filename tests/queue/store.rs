@@ -213,7 +213,9 @@ fn the_file_and_its_folders_are_for_their_owner_alone() {
     for file in ["queue.db", "queue.db-wal", "queue.db-shm"] {
         assert_eq!(mode(&deep.join(file)), 0o600, "{file}");
     }
-    assert_eq!(queue.logs_folder(), deep.join("queue.logs"));
+    let logs = queue.logs_folder().expect("a folder");
+    assert_eq!(logs, deep.join("queue.logs"));
+    assert_eq!(mode(&logs), 0o700);
 }
 
 #[test]
