@@ -94,6 +94,7 @@ fn the_first_line_of_the_log_is_exactly_what_ran() {
     );
     let bash = std::process::Command::new("bash")
         .args(["-c", &line])
+        .env_clear()
         .env("PATH", path)
         .env("FAKE", sandbox.path("fake"))
         .output()
@@ -482,5 +483,5 @@ fn no_backend_and_no_queue_are_named_with_both_ways_out() {
         .run(&["--local", "-q", "Q"])
         .code(6)
         .says("`Q`")
-        .says("did you mean `q`?");
+        .says("the queues are `q`");
 }

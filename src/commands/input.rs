@@ -4,6 +4,8 @@
 use std::io::Read;
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::cli::BackendArgs;
 use crate::config::{AgentConfig, Environment};
 use crate::failure::{Error, Result};
@@ -20,16 +22,29 @@ pub fn queue(backend: &BackendArgs, environment: &Environment) -> Result<LocalQu
 
 /// An object from a JSON or YAML file; `-` is standard input.
 pub fn object_in(path: &Path) -> Result<Object> {
-    if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin()
-            .read_to_string(&mut text)
-            .map_err(|cause| Error::input(format!("cannot read standard input: {cause}")))?;
-        return document::parse_object(&text, "standard input");
+    let (text, name) = text_in(path)?;
+    document::parse_object(&text, &name)
+}
+
+/// Any value from a JSON or YAML file; `-` is standard input.
+pub fn value_in(path: &Path) -> Result<Value> {
+    let (text, name) = text_in(path)?;
+    document::parse(&text, &name)
+}
+
+/// The text of a file, and what to call it in messages.
+fn text_in(path: &Path) -> Result<(String, String)> {
+    let mut text = String::new();
+    let (read, name) = if path == Path::new("-") {
+        let read = std::io::stdin().lock().read_to_string(&mut text);
+        (read.map(|_| text), "standard input".to_owned())
+    } else {
+        (std::fs::read_to_string(path), path.display().to_string())
+    };
+    match read {
+        Ok(text) => Ok((text, name)),
+        Err(cause) => Err(Error::input(format!("cannot read {name}: {cause}"))),
     }
-    let text = std::fs::read_to_string(path)
-        .map_err(|cause| Error::input(format!("cannot read {}: {cause}", path.display())))?;
-    document::parse_object(&text, &path.display().to_string())
 }
 
 /// An object from a file, or from the argument itself when it looks like JSON. `flag` is what it was given with.
