@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, named_params, params};
 use serde_json::Value;
 
 use super::agents::{self, Agent};
-use super::definition::{check_definition, check_name, check_resource};
+use super::definition::{check_definition, check_new};
 use super::rows::{IN_HAND, WAITING, definition, need_queue, no_queue, read_definition, time};
 use super::trouble::Trouble;
 use super::{LocalQueue, now};
@@ -56,9 +56,7 @@ impl LocalQueue {
         resource: &str,
         ask: Ask<'_>,
     ) -> Result<()> {
-        check_name(&definition.name)?;
-        let resource = check_resource(resource)?;
-        check_definition(&definition.config, &definition.template_variables, ask)?;
+        let resource = check_new(definition, resource, ask)?;
         self.write(|db| create(db, definition, resource, now()))
     }
 
