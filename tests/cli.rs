@@ -1,6 +1,10 @@
 //! The commands about queues and items, as a person uses them: the real binary in a place of its own.
 
-#[expect(dead_code, reason = "some helpers are for the agent's tests alone")]
+#[expect(
+    dead_code,
+    clippy::disallowed_methods,
+    reason = "some helpers are for the agent's tests alone; they start the program and read this test's PATH"
+)]
 mod common;
 
 use std::process::Stdio;

@@ -85,7 +85,8 @@ impl LocalQueue {
             Err(cause) => Err(Error::new(
                 Kind::Queue,
                 format!("cannot look at {}: {cause}", path.display()),
-            )),
+            )
+            .hint("name another file with `--local PATH`")),
         }
     }
 

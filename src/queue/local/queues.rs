@@ -123,7 +123,7 @@ impl LocalQueue {
         name: Option<&str>,
     ) -> Result<Vec<QueueStatus>, Trouble> {
         let now = now();
-        let mut alive = agents::all(db)?;
+        let mut alive = agents::all(db, now)?;
         alive.retain(|agent| agent.is_alive(now, self.times.quiet));
         let mut statement = db.prepare_cached(&format!(
             "SELECT queues.*, \
