@@ -19,7 +19,7 @@ use crate::host::engine;
 use crate::launch::spec::Object;
 use crate::launch::template::Schemas;
 use crate::queue::QueueDefinition;
-use crate::queue::local::{Agent, LocalQueue, QueueChange, QueueStatus, fill_config};
+use crate::queue::local::{Agent, LocalQueue, QueueChange, QueueStatus, check_new, fill_config};
 
 pub fn run(args: &QueueArgs, environment: &Environment) -> Result<ExitCode> {
     match &args.command {
@@ -59,6 +59,8 @@ fn create(args: &QueueCreateArgs, environment: &Environment) -> Result<()> {
         prioritization: settings.prioritization.unwrap_or(false),
         paused: false,
     };
+    // A queue that cannot be made leaves no file behind.
+    check_new(&definition, &args.resource, &engine::run_help)?;
     let queue = LocalQueue::open(&config.local_database()?)?;
     queue.create_queue(&definition, &args.resource, &engine::run_help)?;
     say(format_args!(

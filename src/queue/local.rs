@@ -29,7 +29,7 @@ use bell::Bell;
 use trouble::Trouble;
 
 pub use agents::Agent;
-pub use definition::{check_definition, fill_config};
+pub use definition::{check_definition, check_new, fill_config};
 pub use items::Cancelled;
 pub use push::Pushed;
 pub use queues::{QueueChange, QueueStatus};
@@ -85,7 +85,8 @@ impl LocalQueue {
             Err(cause) => Err(Error::new(
                 Kind::Queue,
                 format!("cannot look at {}: {cause}", path.display()),
-            )),
+            )
+            .hint("name another file with `--local PATH`")),
         }
     }
 

@@ -219,6 +219,25 @@ fn the_file_and_its_folders_are_for_their_owner_alone() {
 }
 
 #[test]
+fn many_can_open_a_new_file_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("new/queue.db");
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..16)
+            .map(|_| scope.spawn(|| LocalQueue::open(&path).map(drop)))
+            .collect();
+        for thread in threads {
+            thread.join().expect("a thread").expect("a queue");
+        }
+    });
+    let mode: String = Connection::open(&path)
+        .expect("a database")
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .expect("a mode");
+    assert_eq!(mode, "wal");
+}
+
+#[test]
 fn looking_at_a_queue_that_is_not_there_makes_none() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("queue.db");

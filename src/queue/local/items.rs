@@ -91,7 +91,7 @@ fn remove_file(path: &Path) -> Result<()> {
 }
 
 fn find_agent(db: &Transaction<'_>, id: Option<&AgentId>) -> Result<Option<Agent>, Trouble> {
-    Ok(agents::all(db)?
+    Ok(agents::all(db, now())?
         .into_iter()
         .find(|agent| Some(&agent.id) == id))
 }
