@@ -1,15 +1,8 @@
 //! The commands about queues and items, as a person uses them: the real binary in a place of its own.
 
-#[expect(
-    dead_code,
-    clippy::disallowed_methods,
-    reason = "some helpers are for the agent's tests alone; they start the program and read this test's PATH"
-)]
-mod common;
-
 use std::process::Stdio;
 
-use common::sandbox::Sandbox;
+use crate::common::sandbox::Sandbox;
 use serde_json::{Value, json};
 
 fn json_of(text: &str) -> Value {

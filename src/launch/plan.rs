@@ -262,10 +262,9 @@ mod tests {
             env_macros: &["DB_PASSWORD".to_owned()],
             secure_mode: true,
             cidfile: Path::new("/state/i1.cid"),
-            table: &OptionTable::docker_28(),
         };
         let (spec, _) = LaunchSpec::parse(spec)?;
-        Ok(plan(&resolve(&spec, &context)?, &context))
+        Ok(plan(&resolve(&spec, &context, &|| None)?, &context))
     }
 
     fn with_options(options: &Value) -> Plan {
