@@ -39,7 +39,7 @@ fn once_runs_all_jobs_and_says_with_its_code_whether_all_succeeded() {
     assert!(
         sandbox
             .log(&bad)
-            .ends_with("this is 3\n[launch-agent: exit code 3 after 2.0 s]\n"),
+            .ends_with("this is 3\n[launch-agent: exit code 3 after 2.0s]\n"),
         "{}",
         sandbox.log(&bad)
     );

@@ -4,15 +4,14 @@ use std::process::ExitCode;
 
 use jiff::Timestamp;
 
-use super::follow::{follow, print_rest};
+use super::follow::{Form, follow, print_all};
 use super::table::{self, line};
 use super::{input, items, print, say};
 use crate::cli::{ItemArgs, ItemCommand, ItemIdArgs, ItemLogsArgs};
 use crate::config::Environment;
 use crate::failure::{Error, Kind, Result};
-use crate::host::logs::Reader;
 use crate::queue::local::{Cancelled, LocalQueue};
-use crate::queue::{Item, ItemId, ItemState};
+use crate::queue::{Item, ItemId, ItemState, spell_duration};
 
 pub fn run(args: &ItemArgs, environment: &Environment) -> Result<ExitCode> {
     match &args.command {
@@ -80,8 +79,9 @@ fn delete(queue: &LocalQueue, id: &ItemId, json: bool) -> Result<()> {
 fn logs(args: &ItemLogsArgs, environment: &Environment) -> Result<()> {
     let queue = input::queue(&args.backend, environment)?;
     let id = ItemId(args.id.clone());
+    let mut form = Form::new(&id, args.json);
     let item = if args.follow {
-        follow(&queue, &id)?
+        follow(&queue, &id, &mut form)?
     } else {
         queue.item(&id)?
     };
@@ -103,7 +103,7 @@ fn logs(args: &ItemLogsArgs, environment: &Environment) -> Result<()> {
     if args.follow {
         return Ok(());
     }
-    print_rest(&mut Reader::open(log))
+    print_all(log, &mut form)
 }
 
 fn show(queue: &LocalQueue, id: &ItemId, json: bool) -> Result<()> {
@@ -218,7 +218,7 @@ fn show_way(queue: &LocalQueue, item: &Item) -> Result<()> {
         ("pushed", time(Some(item.pushed_at))),
         ("claimed", time(item.claimed_at)),
         ("ended", time(item.ended_at)),
-        ("duration", item.duration.map(table::duration)),
+        ("duration", item.duration.map(spell_duration)),
         ("command", item.command.clone()),
         (
             "log",

@@ -11,7 +11,7 @@ use crate::cli::ItemsArgs;
 use crate::config::Environment;
 use crate::failure::Result;
 use crate::queue::local::LocalQueue;
-use crate::queue::{Item, ItemState};
+use crate::queue::{Item, ItemState, spell_duration};
 
 pub fn run(args: &ItemsArgs, environment: &Environment) -> Result<ExitCode> {
     let queue = input::queue(&args.backend, environment)?;
@@ -82,7 +82,7 @@ fn duration(item: &Item, now: Timestamp) -> String {
     };
     item.duration
         .or_else(running)
-        .map_or_else(|| "-".to_owned(), table::duration)
+        .map_or_else(|| "-".to_owned(), spell_duration)
 }
 
 /// The text under a key of an item's spec; an empty one is as good as none.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::follow::follow;
+use super::follow::{Form, follow};
 use super::{input, items, print, say};
 use crate::cli::PushArgs;
 use crate::config::{AgentConfig, Environment};
@@ -58,7 +58,7 @@ fn wait(queue: &LocalQueue, id: &ItemId) -> Result<ExitCode> {
     {
         say(format_args!("item {id} waits: {why}"));
     }
-    Ok(exit_code(&follow(queue, id)?))
+    Ok(exit_code(&follow(queue, id, &mut Form::Raw)?))
 }
 
 /// The job's own code; 1 when it has none, and why.

@@ -109,17 +109,6 @@ pub fn between(since: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(since)).unwrap_or_default()
 }
 
-/// A duration as precise as anyone wants it: `0.4s`, `12s`, `1m 30s`, `2h 5m`.
-pub fn duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match seconds {
-        0..10 => format!("{:.1}s", duration.as_secs_f64()),
-        10..60 => format!("{seconds}s"),
-        60..3_600 => format!("{}m {}s", seconds / 60, seconds % 60),
-        _ => format!("{}h {}m", seconds / 3_600, seconds / 60 % 60),
-    }
-}
-
 /// A time on the clock of whoever looks, with how long ago that is.
 pub fn clock(time: Timestamp, now: Timestamp) -> String {
     format!(
@@ -133,6 +122,7 @@ pub fn clock(time: Timestamp, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::spell_duration;
 
     #[test]
     fn nothing_reaches_the_terminal_that_it_would_obey() {
@@ -146,7 +136,7 @@ mod tests {
     fn ages_and_durations_are_short() {
         let start = Timestamp::UNIX_EPOCH;
         for (seconds, ago, took) in [
-            (0, "0s", "0.0s"),
+            (0, "0s", "0ms"),
             (9, "9s", "9.0s"),
             (59, "59s", "59s"),
             (90, "1m", "1m 30s"),
@@ -155,7 +145,7 @@ mod tests {
         ] {
             let now = Timestamp::from_second(seconds).expect("a time");
             assert_eq!(age(start, now), ago);
-            assert_eq!(duration(between(start, now)), took);
+            assert_eq!(spell_duration(between(start, now)), took);
         }
         assert_eq!(
             age(Timestamp::from_second(5).expect("a time"), start),

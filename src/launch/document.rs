@@ -9,6 +9,7 @@ mod budget;
 mod merge_keys;
 
 use std::fmt;
+use std::path::Path;
 
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
@@ -19,15 +20,24 @@ use budget::Budget;
 
 /// Reads one document. `name` is what the errors call it, with line and column: `queue.yaml:3:7: ..`.
 ///
-/// Text that starts with `{` or `[` is read as JSON, and, when it is not that, as YAML's flow style. YAML's merge
-/// key `<<` is applied; other keys that are not text become text (`8080: x`).
+/// Text that starts with `{` or `[` is JSON; in a file named `.yaml` or `.yml` it may be YAML's flow style too. YAML's
+/// merge key `<<` is applied; other keys that are not text become text (`8080: x`).
 pub fn parse(text: &str, name: &str) -> Result<Value> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if !text.trim_start().starts_with(['{', '[']) {
         return yaml(text).map_err(|problem| problem.into_error(name));
     }
-    // YAML's flow style is nearly JSON, so its complaints about broken JSON are beside the point.
-    json(text).or_else(|problem| yaml(text).map_err(|_| problem.into_error(name)))
+    // YAML's flow style takes some broken JSON for something else (`{"a": }` is a null), so it is tried only where
+    // the name says YAML, and its complaints about broken JSON are beside the point.
+    let may_be_yaml = Path::new(name)
+        .extension()
+        .is_some_and(|it| it == "yaml" || it == "yml");
+    json(text).or_else(|problem| {
+        may_be_yaml
+            .then(|| yaml(text).ok())
+            .flatten()
+            .ok_or_else(|| problem.into_error(name))
+    })
 }
 
 /// Reads one document that must be an object.
@@ -270,7 +280,7 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> String {
-        parse(text, "f").expect("a good document").to_string()
+        parse(text, "f.yaml").expect("a good document").to_string()
     }
 
     fn error(text: &str) -> String {
