@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::cli::{AgentArgs, BackendArgs};
 use crate::failure::{Error, Kind, Result};
 use crate::launch::command::Secret;
+use crate::launch::plan::Server;
 use file::{Builder, File};
 
 /// The environment of this process, read once at the start.
@@ -259,6 +260,18 @@ impl AgentConfig {
             )
             .hint("for the embedded queue add `--local`, or write `backend: local` into launch-config.yaml; for W&B set `WANDB_API_KEY`")),
         }
+    }
+
+    /// W&B's server, when jobs are told about one: not with the embedded queue, where there is neither server nor key.
+    pub fn server(&self) -> Option<Server> {
+        let key = self
+            .api_key
+            .as_ref()
+            .filter(|_| self.backend.value == Backend::Wandb)?;
+        Some(Server {
+            base_url: self.base_url.value.clone(),
+            api_key: key.value.clone(),
+        })
     }
 
     /// Each setting as `(key, value, origin)`, in the order of the file's documentation. Holds no secret.

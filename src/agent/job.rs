@@ -90,21 +90,46 @@ impl Job {
         }
     }
 
-    /// Decides what to run and claims the item; `None` when it is no longer ours.
+    /// Decides what to run and claims the item; `None` when it is not ours to run.
     fn take(&self) -> Result<Option<Plan>, Failure> {
         let shared = &self.shared;
-        let plan = plan_of(
+        let (spec, warnings) = LaunchSpec::parse(&self.item.spec).at(Stage::Agent)?;
+        let mut plan = plan_of(
             &shared.config,
             &shared.environment,
             &shared.agent,
             &self.item,
+            &spec,
         )
         .at(Stage::Agent)?;
-        let ours = shared
-            .queue
-            .ack(&shared.agent, &self.item.id, &plan.run_id)
-            .at(Stage::Agent)?;
-        Ok(ours.then_some(plan))
+        plan.warnings.splice(..0, warnings);
+        if !self.claim(&plan.run_id) {
+            return Ok(None);
+        }
+        shared.queue.may_run(&spec).at(Stage::Agent)?;
+        Ok(Some(plan))
+    }
+
+    /// Makes the lease a claim. While the queue gives no answer it is asked again: the claim may have been made, and
+    /// giving up would leave the item claimed by nobody.
+    fn claim(&self, run_id: &str) -> bool {
+        let mut said = false;
+        while self.stop.reason().is_none() {
+            match self
+                .shared
+                .queue
+                .ack(&self.shared.agent, &self.item.id, run_id)
+            {
+                Ok(ours) => return ours,
+                Err(error) if !said => {
+                    log::error!("item {}: cannot be claimed yet: {error}", self.item.id);
+                    said = true;
+                }
+                Err(_) => {}
+            }
+            std::thread::sleep(REPORT_EVERY);
+        }
+        false
     }
 
     fn run_plan(&self, plan: &Plan) -> Verdict {
@@ -249,27 +274,25 @@ pub fn plan_of(
     environment: &BTreeMap<String, String>,
     agent: &AgentId,
     item: &RunQueueItem,
+    spec: &LaunchSpec,
 ) -> Result<Plan> {
-    let (spec, mut warnings) = LaunchSpec::parse(&item.spec)?;
     let run_id = new_run_id();
     let cidfile = cidfile(config, item)?;
+    let server = config.server();
     let context = Context {
         item: &item.id.0,
         queue: &item.queue,
         agent: &agent.0,
         queue_entity: config.entity.value.as_deref(),
         generated_run_id: &run_id,
-        server: None,
+        server: server.as_ref(),
         environment,
         env_macros: &config.env_macros.value,
         secure_mode: config.secure_mode.value,
         cidfile: &cidfile,
     };
-    let launch: Launch = plan::resolve(&spec, &context, &engine::run_help)?;
-    let mut plan = plan::plan(&launch, &context);
-    warnings.append(&mut plan.warnings);
-    plan.warnings = warnings;
-    Ok(plan)
+    let launch: Launch = plan::resolve(spec, &context, &engine::run_help)?;
+    Ok(plan::plan(&launch, &context))
 }
 
 /// Where docker writes the container's id: one file for each process and item, so that two never share one.

@@ -20,13 +20,11 @@ use crate::host::engine;
 use crate::host::logs::Terminal;
 use crate::host::stop::{self, Stop};
 use crate::launch::plan::Plan;
-use crate::queue::{AgentId, AgentInfo, AgentStatus, ItemId, Queue, RunQueueItem, StopReason};
-
-/// How long the loop sleeps when nothing wakes it. A queue that can, wakes it at once.
-const TICK: Duration = Duration::from_secs(2);
-
-/// How often the agent says that it lives.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+use crate::launch::spec::LaunchSpec;
+use crate::queue::local::LocalQueue;
+use crate::queue::{
+    AgentId, AgentInfo, AgentStatus, ItemId, Queue, RunQueueItem, StopReason, Told,
+};
 
 /// What the loop waits for.
 enum Event {
@@ -62,7 +60,17 @@ struct Shared {
 struct Running {
     stop: Arc<Stop>,
     thread: JoinHandle<()>,
+    /// When a job that was asked to end by itself has had its time.
+    stop_due: Option<Instant>,
+    /// The thread that stops it, once that has begun.
     stopper: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    /// When this job is to be stopped, unless that has begun.
+    fn stop_to_come(&self) -> Option<Instant> {
+        self.stop_due.filter(|_| self.stopper.is_none())
+    }
 }
 
 /// What came of an agent's work.
@@ -84,7 +92,9 @@ pub struct Agent {
     phase: Phase,
     once: bool,
     tally: Tally,
-    heartbeat_due: Instant,
+    poll_due: Instant,
+    signals_due: Instant,
+    last_work: Instant,
     /// A job failed because docker did: nothing is taken before docker answers again.
     docker_in_doubt: bool,
     /// The last trouble with the queue or docker that was said, so that it is said once.
@@ -104,6 +114,7 @@ impl Agent {
         let info = agent_info(&config)?;
         let agent = queue.register(&info)?;
         let (sender, events) = channel();
+        let now = Instant::now();
         let shared = Arc::new(Shared {
             config,
             environment: environment.clone(),
@@ -121,7 +132,9 @@ impl Agent {
             phase: Phase::Working,
             once,
             tally: Tally::default(),
-            heartbeat_due: Instant::now(),
+            poll_due: now,
+            signals_due: now,
+            last_work: now,
             docker_in_doubt: false,
             said: None,
         })
@@ -147,10 +160,9 @@ impl Agent {
             self.shared.agent
         );
         let worked = self.work();
-        let _ = self
-            .shared
-            .queue
-            .heartbeat(&self.shared.agent, AgentStatus::Killed, 0);
+        if let Err(error) = self.shared.queue.close(&self.shared.agent) {
+            log::warn!("the queue was not told that the agent has ended: {error}");
+        }
         log::log!(
             level,
             "ended: {} succeeded, {} did not",
@@ -178,73 +190,109 @@ impl Agent {
 
     /// Everything there is to do now.
     fn turn(&mut self) -> Result<()> {
-        if Instant::now() >= self.heartbeat_due {
-            self.heartbeat_due = Instant::now() + HEARTBEAT;
-            self.heartbeat()?;
+        if Instant::now() >= self.signals_due {
+            self.signals_due = Instant::now() + self.shared.queue.signals_every();
+            self.look_at_signals()?;
         }
-        self.stop_what_was_asked_for()?;
-        self.take_work()
+        self.stop_what_is_due();
+        if Instant::now() >= self.poll_due {
+            self.take_work()?;
+        }
+        Ok(())
     }
 
-    fn heartbeat(&self) -> Result<()> {
-        let status = if self.running.is_empty() {
-            AgentStatus::Polling
-        } else {
-            AgentStatus::Running
-        };
-        self.shared
-            .queue
-            .heartbeat(&self.shared.agent, status, self.running.len())
-    }
-
-    fn stop_what_was_asked_for(&mut self) -> Result<()> {
-        if self.running.is_empty() {
-            return Ok(());
-        }
+    fn look_at_signals(&mut self) -> Result<()> {
         let items: Vec<ItemId> = self.running.keys().cloned().collect();
-        for item in self.shared.queue.stop_requests(&items)? {
+        let signals = self.shared.queue.signals(&self.shared.agent, &items)?;
+        for request in signals.stop {
+            let patience = match request.told {
+                Told::AgentAlone => Duration::ZERO,
+                Told::JobToo => self.shared.config.stopped_run_timeout.value,
+            };
+            if let Some(running) = self.running.get_mut(&request.item)
+                && running.stop_due.is_none()
+            {
+                running.stop_due = Some(Instant::now() + patience);
+                log::info!(
+                    "item {}: asked to stop; it has {} s to end by itself",
+                    request.item,
+                    patience.as_secs()
+                );
+            }
+        }
+        if signals.stop_polling && self.phase == Phase::Working {
+            self.phase = Phase::Draining;
+            log::info!("told to take nothing more; ending when the running jobs have ended");
+        }
+        Ok(())
+    }
+
+    fn stop_what_is_due(&mut self) {
+        let now = Instant::now();
+        let due = self
+            .running
+            .iter()
+            .filter(|(_, running)| running.stop_to_come().is_some_and(|due| due <= now));
+        let due: Vec<ItemId> = due.map(|(item, _)| item.clone()).collect();
+        for item in due {
             self.stop(&item, StopReason::Requested);
         }
-        Ok(())
     }
 
+    /// Polls until there is no free slot or no more work. The next poll is due when the queue says, whatever
+    /// becomes of this one.
     fn take_work(&mut self) -> Result<()> {
-        while self.phase == Phase::Working && self.has_free_slot() {
-            if self.docker_in_doubt {
-                engine::version()?;
-                self.docker_in_doubt = false;
-            }
-            let Some(item) = self.pop()? else {
-                return Ok(());
+        self.poll_due = Instant::now() + self.shared.queue.poll_every(self.last_work.elapsed());
+        let docker = self.check_docker();
+        let takes = self.phase == Phase::Working && docker.is_ok();
+        // Each queue is asked once; one that had work goes to the back and is asked again.
+        let mut asked = 0;
+        loop {
+            let left = self.queues.len() - asked;
+            let room = if takes {
+                self.free_slots().min(left)
+            } else {
+                0
             };
-            self.start(item)?;
+            let queues: Vec<String> = self.queues.iter().skip(asked).take(room).cloned().collect();
+            let running = self.running.len();
+            let status = if running == 0 {
+                AgentStatus::Polling
+            } else {
+                AgentStatus::Running
+            };
+            let items = self
+                .shared
+                .queue
+                .poll(&self.shared.agent, status, running, &queues)?;
+            asked += room - items.len();
+            for item in items {
+                self.last_work = Instant::now();
+                self.queues.retain(|queue| *queue != item.queue);
+                self.queues.push_back(item.queue.clone());
+                self.start(item)?;
+            }
+            if room == 0 || asked == self.queues.len() {
+                return docker;
+            }
         }
-        Ok(())
     }
 
-    fn has_free_slot(&self) -> bool {
+    fn free_slots(&self) -> usize {
         self.shared
             .config
             .max_jobs
             .value
-            .is_none_or(|limit| self.running.len() < limit)
+            .map_or(usize::MAX, |limit| limit.saturating_sub(self.running.len()))
     }
 
-    /// Asks the queues in turn; the one that had work goes to the back, so that none starves.
-    fn pop(&mut self) -> Result<Option<RunQueueItem>> {
-        for index in 0..self.queues.len() {
-            if let Some(item) = self
-                .shared
-                .queue
-                .pop(&self.shared.agent, &self.queues[index])?
-            {
-                if let Some(served) = self.queues.remove(index) {
-                    self.queues.push_back(served);
-                }
-                return Ok(Some(item));
-            }
+    /// An engine that has gone away would turn every item into a failure.
+    fn check_docker(&mut self) -> Result<()> {
+        if self.docker_in_doubt && self.free_slots() > 0 {
+            engine::version()?;
+            self.docker_in_doubt = false;
         }
-        Ok(None)
+        Ok(())
     }
 
     fn start(&mut self, item: RunQueueItem) -> Result<()> {
@@ -256,10 +304,11 @@ impl Agent {
             Running {
                 stop,
                 thread,
+                stop_due: None,
                 stopper: None,
             },
         );
-        self.heartbeat()
+        Ok(())
     }
 
     /// Asks a job to stop, and starts the thread that sees to it.
@@ -285,7 +334,14 @@ impl Agent {
     }
 
     fn wait(&mut self) {
-        let mut event = self.events.recv_timeout(TICK);
+        let stops = self.running.values().filter_map(Running::stop_to_come);
+        let next = stops
+            .chain([self.poll_due, self.signals_due])
+            .min()
+            .unwrap_or(self.poll_due);
+        let mut event = self
+            .events
+            .recv_timeout(next.saturating_duration_since(Instant::now()));
         // All that has come is looked at before the next turn, so that a flood of nudges costs one turn.
         while let Ok(next) = event {
             self.handle(next);
@@ -298,7 +354,7 @@ impl Agent {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Woken => {}
+            Event::Woken => self.look_at_once(),
             Event::Signal => self.signalled(),
             Event::JobEnded(item, verdict) => self.job_ended(&item, verdict),
         }
@@ -322,7 +378,13 @@ impl Agent {
             }
             job::Verdict::NotOurs => {}
         }
-        self.heartbeat_due = Instant::now();
+        self.look_at_once();
+    }
+
+    /// There may be news: nothing waits for its time.
+    fn look_at_once(&mut self) {
+        self.poll_due = Instant::now();
+        self.signals_due = self.poll_due;
     }
 
     fn signalled(&mut self) {
@@ -389,11 +451,14 @@ fn list<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
 pub fn next_plan(
     config: &AgentConfig,
     environment: &BTreeMap<String, String>,
-    queue: &dyn Queue,
+    queue: &LocalQueue,
 ) -> Result<Option<(RunQueueItem, Plan)>> {
     for name in &agent_info(config)?.queues {
         if let Some(item) = queue.peek(name)? {
-            let plan = job::plan_of(config, environment, &AgentId("dry-run".to_owned()), &item)?;
+            let (spec, warnings) = LaunchSpec::parse(&item.spec)?;
+            let agent = AgentId("dry-run".to_owned());
+            let mut plan = job::plan_of(config, environment, &agent, &item, &spec)?;
+            plan.warnings.splice(..0, warnings);
             return Ok(Some((item, plan)));
         }
     }

@@ -8,10 +8,10 @@ use sha2::{Digest, Sha256};
 
 use super::{input, print};
 use crate::cli::{Format, RenderArgs};
-use crate::config::{AgentConfig, Backend, Environment};
+use crate::config::{AgentConfig, Environment};
 use crate::failure::{Error, Result};
 use crate::host::engine;
-use crate::launch::plan::{Context, Plan, Server, plan, resolve};
+use crate::launch::plan::{Context, Plan, plan, resolve};
 use crate::launch::resource_args::{merge, options_or_ask};
 use crate::launch::spec::{LaunchSpec, Object};
 
@@ -28,7 +28,7 @@ pub fn run(args: &RenderArgs, environment: &Environment) -> Result<ExitCode> {
             .hint("name it with `--image URI`, or in `docker.docker_image` of the launch spec"));
     }
 
-    let server = server(&config);
+    let server = config.server();
     let run_id = run_id(&value);
     let context = Context {
         item: "render",
@@ -92,17 +92,6 @@ fn spec_value(args: &RenderArgs, has_queue_config: bool) -> Result<Value> {
         }
     }
     Ok(value)
-}
-
-/// W&B's server, when jobs would be told about one.
-fn server(config: &AgentConfig) -> Option<Server> {
-    if matches!(config.backend.value, Backend::Local(_)) {
-        return None;
-    }
-    config.api_key.as_ref().map(|key| Server {
-        base_url: config.base_url.value.clone(),
-        api_key: key.value.clone(),
-    })
 }
 
 /// Eight characters of `a-z0-9`, as the agent makes them, but out of the spec: two renders print the same.

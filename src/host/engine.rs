@@ -83,7 +83,13 @@ impl ContainerState {
                 code: self.exit_code,
                 oom_killed: self.oom_killed,
             },
-            duration: finished.duration_since(started).try_into().ok(),
+            // The end is taken from another clock than the start: a very short job may seem to end before it began.
+            duration: Some(
+                finished
+                    .duration_since(started)
+                    .try_into()
+                    .unwrap_or_default(),
+            ),
         })
     }
 }
@@ -162,10 +168,7 @@ fn end_of_events(text: &str) -> Option<End> {
             code: died.actor.attributes.get("exitCode")?.parse().ok()?,
             oom_killed: events.iter().any(|event| event.action == "oom"),
         },
-        duration: died
-            .time
-            .checked_sub(started.time)
-            .map(Duration::from_nanos),
+        duration: Some(Duration::from_nanos(died.time.saturating_sub(started.time))),
     })
 }
 
@@ -310,6 +313,15 @@ mod tests {
             }
         );
         assert_eq!(end.duration, Some(Duration::from_millis(1500)));
+    }
+
+    #[test]
+    fn a_job_that_seems_to_end_before_it_began_took_no_time() {
+        let end = state(
+            r#"{"Running":false,"ExitCode":3,"StartedAt":"2026-11-22T01:52:26.5Z","FinishedAt":"2026-11-22T01:52:26.4Z"}"#,
+        )
+        .end();
+        assert_eq!(end.expect("it started").duration, Some(Duration::ZERO));
     }
 
     #[test]

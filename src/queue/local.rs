@@ -16,15 +16,20 @@ mod rows;
 mod schema;
 mod trouble;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::{AgentId, AgentInfo, AgentStatus, Ended, ItemId, Queue, RunQueueItem, Started};
+use super::{
+    AgentId, AgentInfo, AgentStatus, Ended, ItemId, Queue, RunQueueItem, Signals, Started,
+    StopRequest, Told,
+};
 use crate::failure::{Error, Kind, Result};
+use crate::launch::spec::LaunchSpec;
 use bell::Bell;
 use trouble::Trouble;
 
@@ -65,7 +70,29 @@ pub struct LocalQueue {
     times: Times,
     connection: Mutex<Connection>,
     bells: Mutex<Vec<Bell>>,
+    /// What each agent of this process last said of itself, and when.
+    told: Mutex<HashMap<AgentId, Word>>,
 }
+
+/// What an agent last said of itself.
+#[derive(Debug, Clone, Copy)]
+struct Word {
+    when: Instant,
+    status: AgentStatus,
+    running: usize,
+}
+
+impl Word {
+    fn is_old(&self) -> bool {
+        self.when.elapsed() >= HEARTBEAT
+    }
+}
+
+/// How often an agent looks when nothing wakes it: the bells and the watch of the file's version come first.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How often an agent that has no news says that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(10);
 
 impl LocalQueue {
     /// Opens the queue at `path`, making the file and its folders when they are missing.
@@ -101,6 +128,7 @@ impl LocalQueue {
             times,
             connection: Mutex::new(connection),
             bells: Mutex::new(Vec::new()),
+            told: Mutex::new(HashMap::new()),
         })
     }
 
@@ -161,6 +189,37 @@ impl LocalQueue {
         Ok(answer)
     }
 
+    /// The item that would be taken next from `queue`, without taking it.
+    pub fn peek(&self, queue: &str) -> Result<Option<RunQueueItem>> {
+        self.read(|db| lease::peek(db, queue, now()))
+    }
+
+    fn pop(&self, agent: &AgentId, queue: &str) -> Result<Option<RunQueueItem>> {
+        // A look costs other processes nothing, a change makes them wait: most polls find nothing.
+        if self.peek(queue)?.is_none() {
+            return Ok(None);
+        }
+        self.write(|db| lease::pop(db, agent, queue, now(), self.times.lease))
+    }
+
+    /// Writes what an agent does, when that is news or its last word is getting old: every change makes others wait.
+    fn heartbeat(&self, agent: &AgentId, status: AgentStatus, running: usize) -> Result<()> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = told
+            .get(agent)
+            .is_none_or(|word| word.is_old() || (word.status, word.running) != (status, running));
+        if news {
+            self.write(|db| agents::heartbeat(db, agent, status, running, now()))?;
+            let word = Word {
+                when: Instant::now(),
+                status,
+                running,
+            };
+            told.insert(agent.clone(), word);
+        }
+        Ok(())
+    }
+
     /// Wakes the agents that live. That an agent cannot be reached is no error: it looks for itself soon enough.
     fn ring(&self) {
         if let Ok(sockets) = self.read(|db| agents::sockets(db, now(), self.times.quiet)) {
@@ -195,20 +254,43 @@ impl Queue for LocalQueue {
         self.write(|db| agents::register(db, agent, now()))
     }
 
-    fn heartbeat(&self, agent: &AgentId, status: AgentStatus, running: usize) -> Result<()> {
-        self.write(|db| agents::heartbeat(db, agent, status, running, now()))
+    fn poll(
+        &self,
+        agent: &AgentId,
+        status: AgentStatus,
+        running: usize,
+        queues: &[String],
+    ) -> Result<Vec<RunQueueItem>> {
+        self.heartbeat(agent, status, running)?;
+        let items = queues.iter().map(|queue| self.pop(agent, queue));
+        items.filter_map(Result::transpose).collect()
     }
 
-    fn pop(&self, agent: &AgentId, queue: &str) -> Result<Option<RunQueueItem>> {
-        // A look costs other processes nothing, a change makes them wait: most polls find nothing.
-        if self.peek(queue)?.is_none() {
-            return Ok(None);
-        }
-        self.write(|db| lease::pop(db, agent, queue, now(), self.times.lease))
+    fn poll_every(&self, _idle: Duration) -> Duration {
+        LOOK_EVERY
     }
 
-    fn peek(&self, queue: &str) -> Result<Option<RunQueueItem>> {
-        self.read(|db| lease::peek(db, queue, now()))
+    fn signals(&self, _agent: &AgentId, items: &[ItemId]) -> Result<Signals> {
+        let stop = self.read(|db| lease::stop_requests(db, items))?.into_iter();
+        let stop = stop
+            .map(|item| StopRequest {
+                item,
+                told: Told::AgentAlone,
+            })
+            .collect();
+        Ok(Signals {
+            stop,
+            stop_polling: false,
+        })
+    }
+
+    fn signals_every(&self) -> Duration {
+        LOOK_EVERY
+    }
+
+    fn may_run(&self, _spec: &LaunchSpec) -> Result<()> {
+        // The embedded queue knows of no sweeps: whoever pushed the run decides.
+        Ok(())
     }
 
     fn ack(&self, agent: &AgentId, item: &ItemId, run_id: &str) -> Result<bool> {
@@ -227,10 +309,6 @@ impl Queue for LocalQueue {
         self.write(|db| lease::finish(db, agent, item, ended, now()))
     }
 
-    fn stop_requests(&self, items: &[ItemId]) -> Result<Vec<ItemId>> {
-        self.read(|db| lease::stop_requests(db, items))
-    }
-
     fn watch(&self, agent: &AgentId, wake: Box<dyn Fn() + Send>) -> Result<()> {
         let (bell, socket) = Bell::hang(&self.path, &self.bells_folder(), agent, wake)?;
         self.bells
@@ -238,5 +316,9 @@ impl Queue for LocalQueue {
             .unwrap_or_else(PoisonError::into_inner)
             .push(bell);
         self.write(|db| agents::set_socket(db, agent, socket.as_deref()))
+    }
+
+    fn close(&self, agent: &AgentId) -> Result<()> {
+        self.heartbeat(agent, AgentStatus::Killed, 0)
     }
 }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::failure::{Error, Failure, Result, Stage};
-use crate::launch::spec::Object;
+use crate::launch::spec::{LaunchSpec, Object};
 
 /// The name of an item in its queue. Opaque: a number in the embedded queue, something longer elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,14 +65,27 @@ pub trait Queue: Send + Sync {
     /// Makes the agent known. Refuses a queue that does not exist, naming the closest one.
     fn register(&self, agent: &AgentInfo) -> Result<AgentId>;
 
-    /// Says that the agent lives and how many jobs it runs. `status` is one of W&B's agent statuses.
-    fn heartbeat(&self, agent: &AgentId, status: AgentStatus, running: usize) -> Result<()>;
+    /// One exchange: says what the agent does, and takes the next item of each of `queues` that has one. The caller
+    /// names no more queues than it has free slots. A lease ends by itself when it is not acknowledged.
+    fn poll(
+        &self,
+        agent: &AgentId,
+        status: AgentStatus,
+        running: usize,
+        queues: &[String],
+    ) -> Result<Vec<RunQueueItem>>;
 
-    /// Takes the next item of `queue`, if there is one. The lease ends by itself when it is not acknowledged.
-    fn pop(&self, agent: &AgentId, queue: &str) -> Result<Option<RunQueueItem>>;
+    /// How long to wait before the next poll, when the last work came `idle` ago and nothing wakes the agent.
+    fn poll_every(&self, idle: Duration) -> Duration;
 
-    /// The item that `pop` would give next, without taking it.
-    fn peek(&self, queue: &str) -> Result<Option<RunQueueItem>>;
+    /// What people have asked for meanwhile. `items` are those in hand.
+    fn signals(&self, agent: &AgentId, items: &[ItemId]) -> Result<Signals>;
+
+    /// How long to wait before the signals are looked at again, when nothing wakes the agent.
+    fn signals_every(&self) -> Duration;
+
+    /// An error when the job may not run now, for a reason that its queue knows: a sweep that has ended.
+    fn may_run(&self, spec: &LaunchSpec) -> Result<()>;
 
     /// Turns the lease into a claim. `false`: the item is no longer this agent's, and it must not run it.
     /// Repeating the call with the same agent and run is harmless.
@@ -87,12 +100,39 @@ pub trait Queue: Send + Sync {
     /// Reports how an item ended. `false`: the item is no longer this agent's, and nothing was changed.
     fn finish(&self, agent: &AgentId, item: &ItemId, ended: &Ended) -> Result<bool>;
 
-    /// Which of the items in hand someone has asked to stop.
-    fn stop_requests(&self, items: &[ItemId]) -> Result<Vec<ItemId>>;
-
     /// Calls `wake` whenever there may be something new, from a thread of its own, until the queue is dropped.
     /// Waking too often is harmless, missing a change for longer than a second is not.
     fn watch(&self, agent: &AgentId, wake: Box<dyn Fn() + Send>) -> Result<()>;
+
+    /// Says that the agent has ended. Returns within seconds, whatever is still to be delivered.
+    fn close(&self, agent: &AgentId) -> Result<()>;
+}
+
+/// What people have asked an agent for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Signals {
+    /// The items in hand that shall stop.
+    pub stop: Vec<StopRequest>,
+    /// The agent itself shall take nothing new, and end when its jobs have ended.
+    pub stop_polling: bool,
+}
+
+/// Who knows that an item shall stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// Nobody but the agent knows of the request: it acts at once.
+    AgentAlone,
+    /// The job knows of the request too, and is first left the time to end by itself.
+    JobToo,
+}
+
+/// A request to stop one item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StopRequest {
+    /// The item.
+    pub item: ItemId,
+    /// Who knows of it.
+    pub told: Told,
 }
 
 /// What an agent says it is doing, in W&B's words.

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use launch_agent::failure::{AtStage, Error, Kind, Stage};
 use launch_agent::queue::{
-    AgentId, AgentInfo, AgentStatus, Ended, Exit, ItemId, Outcome, Priority, Queue, StopReason,
+    AgentId, AgentInfo, AgentStatus, Ended, Exit, ItemId, Outcome, Priority, Queue, RunQueueItem,
+    StopReason,
 };
 
 /// What people do to a queue from outside.
@@ -62,9 +63,18 @@ pub fn exited(code: i32) -> Ended {
 }
 
 fn taken(world: &World, agent: &AgentId, queue: &str) -> Option<ItemId> {
-    let item = world.queue.pop(agent, queue).expect("a pop")?;
+    let item = poll(world.queue, agent, queue)?;
     assert_eq!(item.queue, queue);
     Some(item.id)
+}
+
+/// What a poll of one queue brings.
+pub fn poll(queue: &dyn Queue, agent: &AgentId, name: &str) -> Option<RunQueueItem> {
+    let items = queue.poll(agent, AgentStatus::Polling, 0, &[name.to_owned()]);
+    let mut items = items.expect("a poll").into_iter();
+    let item = items.next();
+    assert_eq!(items.next(), None, "one queue gives one item at a time");
+    item
 }
 
 fn order(world: &World) {
@@ -77,24 +87,10 @@ fn order(world: &World) {
     let high = push("e:1", Some(Priority::High));
     let elsewhere = world.admin.push("plain", "f:1", None);
 
-    let next = world
-        .queue
-        .peek("urgent")
-        .expect("a peek")
-        .expect("an item");
-    assert_eq!(next.id, critical);
-    assert_eq!(next.spec["docker"]["docker_image"], "c:1");
-    assert_eq!(
-        world.admin.state(&critical),
-        "PENDING",
-        "a peek takes nothing"
-    );
-
     for expected in [critical, high, medium, medium_too, low] {
         assert_eq!(taken(world, &agent, "urgent"), Some(expected));
     }
     assert_eq!(taken(world, &agent, "urgent"), None);
-    assert_eq!(world.queue.peek("urgent").expect("a peek"), None);
     assert_eq!(taken(world, &agent, "plain"), Some(elsewhere));
 }
 
@@ -156,7 +152,15 @@ fn ending(world: &World) {
 
 fn stopping(world: &World) {
     let agent = agent_of(world.queue);
-    let requests = |items: &[ItemId]| world.queue.stop_requests(items).expect("requests");
+    let requests = |items: &[ItemId]| -> Vec<ItemId> {
+        let signals = world.queue.signals(&agent, items).expect("signals");
+        assert!(!signals.stop_polling);
+        signals
+            .stop
+            .into_iter()
+            .map(|request| request.item)
+            .collect()
+    };
     let (one, two) = (
         world.admin.push("plain", "a:1", None),
         world.admin.push("plain", "b:1", None),
@@ -165,12 +169,10 @@ fn stopping(world: &World) {
         assert_eq!(taken(world, &agent, "plain").as_ref(), Some(item));
         assert!(world.queue.ack(&agent, item, "run1").expect("an ack"));
     }
-    world
-        .queue
-        .heartbeat(&agent, AgentStatus::Running, 2)
-        .expect("a heartbeat");
+    let nothing = world.queue.poll(&agent, AgentStatus::Running, 2, &[]);
+    assert_eq!(nothing.expect("a poll"), [], "no free slot, no item");
     let both = [one.clone(), two.clone()];
-    assert_eq!(requests(&both), []);
+    assert_eq!(requests(&both), [] as [ItemId; 0]);
     world.admin.cancel(&two);
     assert_eq!(requests(&both), std::slice::from_ref(&two));
     assert_eq!(
@@ -190,7 +192,6 @@ fn pausing(world: &World) {
     world.admin.set_paused("plain", true);
     let item = world.admin.push("plain", "a:1", None);
     assert_eq!(taken(world, &agent, "plain"), None);
-    assert_eq!(world.queue.peek("plain").expect("a peek"), None);
     world.admin.set_paused("plain", false);
     assert_eq!(taken(world, &agent, "plain"), Some(item));
 }
@@ -217,7 +218,7 @@ fn leases_end(world: &World) {
     assert_eq!(taken(world, &quick, "plain"), None);
 
     let deadline = Instant::now() + Duration::from_secs(10);
-    while world.queue.peek("plain").expect("a peek").is_none() {
+    while world.admin.state(&item) != "PENDING" {
         assert!(Instant::now() < deadline, "the lease never ended");
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use launch_agent::queue::Queue;
 use launch_agent::queue::local::{LocalQueue, Times};
 
-use super::contract::{Admin, agent_of, exited};
+use super::contract::{Admin, agent_of, exited, poll};
 use super::local::open;
 
 const PUSHERS: usize = 4;
@@ -44,7 +44,7 @@ fn work(queue: &LocalQueue) {
     queue.watch(&agent, wake).expect("watched");
     let mut given = std::io::stderr().lock();
     loop {
-        while let Some(item) = queue.pop(&agent, "plain").expect("a pop") {
+        while let Some(item) = poll(queue, &agent, "plain") {
             writeln!(given, "given {}", item.id).expect("written");
             let run = format!("run{}", item.id);
             assert!(queue.ack(&agent, &item.id, &run).expect("an ack"));
