@@ -15,7 +15,7 @@ use crate::host::engine::{self, End};
 use crate::host::logs::{JobLog, LogFile, Redactor, TerminalLines};
 use crate::host::runner;
 use crate::host::stop::{Activity, Stop};
-use crate::launch::plan::{self, Context, Launch, Plan};
+use crate::launch::plan::{self, Context, Plan};
 use crate::launch::spec::LaunchSpec;
 use crate::queue::{AgentId, Ended, Outcome, RunQueueItem, Started, spell_duration};
 
@@ -178,8 +178,8 @@ impl Job {
     }
 
     fn carry_out(&self, plan: &Plan, log: &mut JobLog) -> Result<End, Failure> {
-        runner::provide_image(&plan.image, log, &self.stop).at(Stage::Build)?;
-        runner::run_container(plan, log, &self.stop).at(Stage::Run)
+        runner::provide_image(plan, log, &self.stop).at(Stage::Build)?;
+        runner::run(plan, log, &self.stop).at(Stage::Run)
     }
 
     /// The outcome, and its last words in the log. Whoever asked for the stop has the last word over what docker
@@ -291,7 +291,10 @@ pub fn plan_of(
         secure_mode: config.secure_mode.value,
         cidfile: &cidfile,
     };
-    let launch: Launch = plan::resolve(spec, &context, &engine::run_help)?;
+    if spec.is_scheduler {
+        return plan::scheduler(spec, &context);
+    }
+    let launch = plan::resolve(spec, &context, &engine::run_help)?;
     Ok(plan::plan(&launch, &context))
 }
 
@@ -344,7 +347,7 @@ fn verdict(outcome: &Outcome) -> Verdict {
     match outcome {
         outcome if outcome.is_success() => Verdict::Succeeded,
         Outcome::Failed(failure) => Verdict::Failed {
-            docker_in_doubt: failure.cause.kind == Kind::Docker,
+            docker_in_doubt: matches!(failure.cause.kind, Kind::Docker | Kind::System),
         },
         _ => Verdict::Failed {
             docker_in_doubt: false,

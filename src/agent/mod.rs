@@ -60,6 +60,8 @@ struct Shared {
 struct Running {
     stop: Arc<Stop>,
     thread: JoinHandle<()>,
+    /// A sweep scheduler has a limit of its own and takes no job's slot.
+    is_scheduler: bool,
     /// When a job that was asked to end by itself has had its time.
     stop_due: Option<Instant>,
     /// The thread that stops it, once that has begun.
@@ -279,11 +281,13 @@ impl Agent {
     }
 
     fn free_slots(&self) -> usize {
-        self.shared
-            .config
-            .max_jobs
-            .value
-            .map_or(usize::MAX, |limit| limit.saturating_sub(self.running.len()))
+        let jobs = self
+            .running
+            .values()
+            .filter(|running| !running.is_scheduler)
+            .count();
+        let limit = self.shared.config.max_jobs.value;
+        limit.map_or(usize::MAX, |limit| limit.saturating_sub(jobs))
     }
 
     /// An engine that has gone away would turn every item into a failure.
@@ -297,6 +301,25 @@ impl Agent {
 
     fn start(&mut self, item: RunQueueItem) -> Result<()> {
         let id = item.id.clone();
+        let is_scheduler = LaunchSpec::parse(&item.spec).is_ok_and(|(spec, _)| spec.is_scheduler);
+        let schedulers = self
+            .running
+            .values()
+            .filter(|running| running.is_scheduler)
+            .count();
+        if is_scheduler
+            && self
+                .shared
+                .config
+                .max_schedulers
+                .value
+                .is_some_and(|limit| schedulers >= limit)
+        {
+            log::warn!(
+                "item {id}: not taken, because {schedulers} sweep schedulers run (`max_schedulers`); it goes back to its queue"
+            );
+            return Ok(());
+        }
         let stop = Arc::new(Stop::default());
         let thread = job::start(&self.shared, item, &stop, &self.sender)?;
         self.running.insert(
@@ -304,6 +327,7 @@ impl Agent {
             Running {
                 stop,
                 thread,
+                is_scheduler,
                 stop_due: None,
                 stopper: None,
             },

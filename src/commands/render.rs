@@ -11,7 +11,7 @@ use crate::cli::{Format, RenderArgs};
 use crate::config::{AgentConfig, Environment};
 use crate::failure::{Error, Result};
 use crate::host::engine;
-use crate::launch::plan::{Context, Plan, plan, resolve};
+use crate::launch::plan::{Context, Place, Plan, plan, resolve};
 use crate::launch::resource_args::{merge, options_or_ask};
 use crate::launch::spec::{LaunchSpec, Object};
 
@@ -105,12 +105,16 @@ fn run_id(spec: &Value) -> String {
 }
 
 fn as_json(plan: &Plan, image: &str, warnings: &[String]) -> Value {
+    let container = match &plan.place {
+        Place::Container(container) => Some(&container.name),
+        Place::Process => None,
+    };
     json!({
         "run": plan.run.argv,
         "env_from_agent": plan.env_from_agent,
         "warnings": warnings,
         "image": image,
-        "container": plan.container,
+        "container": container,
         "run_id": plan.run_id,
     })
 }

@@ -194,7 +194,7 @@ fn not_executed(command: &CommandLine, cause: &io::Error) -> Error {
     let program = program(command);
     match cause.kind() {
         ErrorKind::NotFound => {
-            Error::new(Kind::Docker, format!("could not execute `{program}`: it is not installed, or not on the PATH"))
+            Error::new(Kind::System, format!("could not execute `{program}`: it is not installed, or not on the PATH"))
         }
         ErrorKind::ArgumentListTooLong => Error::input(format!(
             "could not execute `{program}`: its arguments have {} bytes, more than this machine's kernel takes",
@@ -360,7 +360,7 @@ mod tests {
     fn what_could_not_start_is_said() {
         let error = stream(&CommandLine::new("no-such-program-here"), |_| {}, |_| {})
             .expect_err("nothing to run");
-        assert_eq!(error.kind, Kind::Docker);
+        assert_eq!(error.kind, Kind::System);
         assert!(error.message.contains("`no-such-program-here`"), "{error}");
         let error = output(&sh("true").arg("x".repeat(3_000_000)), TICK).expect_err("too long");
         assert!(

@@ -1,7 +1,7 @@
 //! Carries out a plan: provides the image, runs the container, finds out how it ended, removes it.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{Timestamp, ToSpan};
 
@@ -10,8 +10,9 @@ use crate::host::engine::{self, ContainerState, End};
 use crate::host::logs::JobLog;
 use crate::host::process::{self, Ending};
 use crate::host::stop::{Activity, Stop};
+use crate::launch::command::CommandLine;
 use crate::launch::docker;
-use crate::launch::plan::{ImagePlan, Plan, Removal};
+use crate::launch::plan::{Container, ImagePlan, Place, Plan, Removal};
 use crate::queue::Exit;
 
 /// Exit codes of `docker run` that are docker's own: it refused; the command cannot be run; it was not found.
@@ -20,9 +21,13 @@ const DOCKERS_OWN: std::ops::RangeInclusive<i32> = 125..=127;
 /// How often a container is looked at that has outlived its client.
 const WATCH: Duration = Duration::from_secs(2);
 
-/// Makes sure that the image is on this machine.
-pub fn provide_image(plan: &ImagePlan, log: &mut JobLog, stop: &Stop) -> Result<()> {
-    let ImagePlan::PullIfMissing { image, command } = plan else {
+/// Makes sure that the image of the job is on this machine.
+pub fn provide_image(plan: &Plan, log: &mut JobLog, stop: &Stop) -> Result<()> {
+    let Place::Container(Container {
+        image: ImagePlan::PullIfMissing { image, command },
+        ..
+    }) = &plan.place
+    else {
         return Ok(());
     };
     if engine::has_image(image)? {
@@ -30,21 +35,17 @@ pub fn provide_image(plan: &ImagePlan, log: &mut JobLog, stop: &Stop) -> Result<
     }
     stop.check()?;
     log.note(command);
-    let mut said = Vec::new();
     let ending = process::stream(
         command,
         |group| stop.now(Activity::Command(group)),
-        |bytes| {
-            said.extend_from_slice(bytes);
-            log.output(bytes);
-        },
+        |bytes| log.output(bytes),
     );
     stop.now(Activity::Between);
     stop.check()?;
     if ending? == Ending::Code(0) {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&said);
+    let said = log.last_lines(10);
     let why = said
         .lines()
         .rev()
@@ -60,34 +61,75 @@ pub fn provide_image(plan: &ImagePlan, log: &mut JobLog, stop: &Stop) -> Result<
     .hint("check its name; for a private registry run `docker login` as the agent's user"))
 }
 
-/// Runs the container to its end and says how it ended. An error is docker's refusal, not the job's failure.
-pub fn run_container(plan: &Plan, log: &mut JobLog, stop: &Stop) -> Result<End> {
+/// Runs the job to its end and says how it ended. An error is a refusal to run it, not the job's failure.
+pub fn run(plan: &Plan, log: &mut JobLog, stop: &Stop) -> Result<End> {
     stop.check()?;
+    match &plan.place {
+        Place::Container(container) => run_container(&plan.run, container, log, stop),
+        Place::Process => run_process(&plan.run, log, stop),
+    }
+}
+
+fn run_process(command: &CommandLine, log: &mut JobLog, stop: &Stop) -> Result<End> {
+    let program = command.argv.first().map_or("", String::as_str);
+    if which::which(program).is_err() {
+        return Err(Error::input(format!(
+            "the job is a command of the agent's own machine, and `{program}` is not installed there"
+        ))
+        .hint(format!("`pip install {program}` as the agent's user, on the agent's PATH")));
+    }
+    let begun = Instant::now();
+    let ending = process::stream(
+        command,
+        |group| stop.now(Activity::Command(group)),
+        |bytes| log.output(bytes),
+    );
+    stop.now(Activity::Between);
+    let code = match ending? {
+        Ending::Code(code) => code,
+        // As a shell says it, and docker.
+        Ending::Signal(number) => 128 + number,
+    };
+    Ok(End {
+        exit: Exit {
+            code,
+            oom_killed: false,
+        },
+        duration: Some(begun.elapsed()),
+    })
+}
+
+fn run_container(
+    command: &CommandLine,
+    container: &Container,
+    log: &mut JobLog,
+    stop: &Stop,
+) -> Result<End> {
     // Docker refuses to start when the file is there, and only a run that never came to its end left one.
-    remove_file(&plan.cidfile)?;
+    remove_file(&container.cidfile)?;
     let begun = Timestamp::now();
     let doing = |client| {
         stop.now(Activity::Container {
-            name: plan.container.clone(),
+            name: container.name.clone(),
             client,
         });
     };
     let ending = process::stream(
-        &plan.run,
+        command,
         |client| doing(Some(client)),
         |bytes| log.output(bytes),
     );
     doing(None);
-    let end = find_end(plan, begun, ending?, log);
+    let end = find_end(&container.cidfile, begun, ending?, log);
     stop.now(Activity::Between);
     end
 }
 
 /// The true end of a container, whatever became of the client that followed it.
-fn find_end(plan: &Plan, begun: Timestamp, client: Ending, log: &JobLog) -> Result<End> {
-    let id = std::fs::read_to_string(&plan.cidfile).unwrap_or_default();
+fn find_end(cidfile: &Path, begun: Timestamp, client: Ending, log: &JobLog) -> Result<End> {
+    let id = std::fs::read_to_string(cidfile).unwrap_or_default();
     let id = id.trim();
-    remove_file(&plan.cidfile)?;
+    remove_file(cidfile)?;
     if id.is_empty() {
         return Err(refused(client, log));
     }
@@ -189,16 +231,19 @@ fn is_dockers(line: &str) -> bool {
 
 /// Removes the container when that is the agent's to do. Called once its end is recorded.
 pub fn clean_up(plan: &Plan, ended_by_itself: bool) {
-    let remove = match plan.removal {
+    let Place::Container(container) = &plan.place else {
+        return;
+    };
+    let remove = match container.removal {
         Removal::Kept => false,
         Removal::ByAgent => true,
         // With `--rm` the engine removes what ran; what was created and never ran it leaves behind.
         Removal::ByDocker => !ended_by_itself,
     };
-    if remove && let Err(error) = engine::remove_container(&plan.container) {
+    if remove && let Err(error) = engine::remove_container(&container.name) {
         log::warn!(
             "the container {} could not be removed: {error}",
-            plan.container
+            container.name
         );
     }
 }

@@ -29,7 +29,7 @@ pub fn variables(
     spec: &LaunchSpec,
     context: &Context<'_>,
     run_id: &str,
-    image: &str,
+    image: Option<&str>,
     is_mode_chosen: bool,
 ) -> Vec<Variable> {
     let mut list = List(Vec::new());
@@ -45,7 +45,7 @@ pub fn variables(
     list.add_some("WANDB_ENTITY", spec.entity.as_deref());
     list.add("WANDB_LAUNCH", "True");
     list.add("WANDB_RUN_ID", run_id);
-    list.add("WANDB_DOCKER", image);
+    list.add_some("WANDB_DOCKER", image);
     if let Some(name) = &spec.name {
         list.add("WANDB_NAME", name);
     }
@@ -131,7 +131,7 @@ mod tests {
             secure_mode: false,
             cidfile: Path::new("/cid"),
         };
-        variables(&spec, &context, "r1", "img:1", false)
+        variables(&spec, &context, "r1", Some("img:1"), false)
             .into_iter()
             .map(|variable| match variable {
                 Variable::Plain(name, value) => format!("{name}={value}"),

@@ -4,6 +4,7 @@
 //! Printing is running: a [`Plan`] prints the very [`CommandLine`]s that the runner spawns.
 
 mod container_name;
+mod scheduler;
 mod settle;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::launch::command::{CommandLine, Secret};
 use crate::launch::job_env::Variable;
 use crate::launch::resource_args::{DockerOption, Given};
+pub use scheduler::scheduler;
 pub use settle::resolve;
 
 /// Where W&B is, for the job's environment.
@@ -73,16 +75,10 @@ pub struct Launch {
 /// Everything decided, nothing done.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// How the image comes to this machine.
-    pub image: ImagePlan,
-    /// The container's command.
+    /// The command of the job.
     pub run: CommandLine,
-    /// The container's name.
-    pub container: String,
-    /// Where docker writes the container's id.
-    pub cidfile: PathBuf,
-    /// Who removes the container.
-    pub removal: Removal,
+    /// What it runs in.
+    pub place: Place,
     /// Values to keep out of logs, each at least 6 bytes: shorter ones would redact half the language.
     pub secrets: Vec<Secret>,
     /// The variables that the container gets by name, in their order.
@@ -91,6 +87,28 @@ pub struct Plan {
     pub warnings: Vec<String>,
     /// The run's name.
     pub run_id: String,
+}
+
+/// What a job runs in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A container, which is every job but one kind.
+    Container(Container),
+    /// A process of this machine: a sweep scheduler.
+    Process,
+}
+
+/// The container of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// Its name.
+    pub name: String,
+    /// How its image comes to this machine.
+    pub image: ImagePlan,
+    /// Where docker writes its id.
+    pub cidfile: PathBuf,
+    /// Who removes it.
+    pub removal: Removal,
 }
 
 /// How the image comes to this machine.
@@ -163,11 +181,13 @@ pub fn plan(launch: &Launch, context: &Context<'_>) -> Plan {
     };
     let new_name = given_name.is_none().then_some(container.as_str());
     Plan {
-        image: image_plan(launch),
         run: run_command(launch, context, new_name),
-        container,
-        cidfile: context.cidfile.to_owned(),
-        removal,
+        place: Place::Container(Container {
+            name: container,
+            image: image_plan(launch),
+            cidfile: context.cidfile.to_owned(),
+            removal,
+        }),
         secrets: launch.secrets.clone(),
         env_from_agent: launch.env_by_name(),
         warnings: launch.warnings.clone(),
@@ -267,6 +287,13 @@ mod tests {
         Ok(plan(&resolve(&spec, &context, &|| None)?, &context))
     }
 
+    fn container(plan: &Plan) -> Container {
+        match &plan.place {
+            Place::Container(container) => container.clone(),
+            Place::Process => panic!("no container: {plan:?}"),
+        }
+    }
+
     fn with_options(options: &Value) -> Plan {
         let spec =
             json!({"project": "p", "image_uri": "img:1", "resource_args": {"docker": options}});
@@ -280,13 +307,17 @@ mod tests {
             (json!({"rm": true}), Removal::ByDocker),
             (json!({"rm": false}), Removal::Kept),
         ] {
-            assert_eq!(with_options(&options).removal, removal, "{options}");
+            assert_eq!(
+                container(&with_options(&options)).removal,
+                removal,
+                "{options}"
+            );
         }
     }
 
     #[test]
     fn the_image_is_pulled_for_the_platform_that_will_run() {
-        let pull = |options| match with_options(&options).image {
+        let pull = |options| match container(&with_options(&options)).image {
             ImagePlan::PullIfMissing { image, command } => format!("{image}: {command}"),
             ImagePlan::LeftToDocker => "left".to_owned(),
         };
@@ -301,10 +332,10 @@ mod tests {
     #[test]
     fn the_containers_name_is_the_queues_or_one_of_its_own() {
         let plan = with_options(&json!({}));
-        assert_eq!(plan.container, "launch-generated-i1");
+        assert_eq!(container(&plan).name, "launch-generated-i1");
         assert!(plan.to_string().contains("--name launch-generated-i1 "));
         let plan = with_options(&json!({"name": "mine"}));
-        assert_eq!(plan.container, "mine");
+        assert_eq!(container(&plan).name, "mine");
         assert_eq!(plan.to_string().matches("--name").count(), 1);
     }
 

@@ -12,6 +12,9 @@ pub type Object = Map<String, Value>;
 /// The names under which a queue item or `resource_args` may mean docker on this machine. The first is W&B's.
 pub const DOCKER_RESOURCES: [&str; 3] = ["local-container", "docker", "local"];
 
+/// The `uri` of a sweep scheduler, as `wandb launch-sweep` writes it.
+const SCHEDULER_URI: &str = "placeholder-uri-scheduler";
+
 /// Every key that W&B's client or server is known to put into a spec, beside those read here.
 const KNOWN_BUT_UNUSED: [&str; 8] = [
     "git",
@@ -51,6 +54,8 @@ pub struct LaunchSpec {
     pub api_key: Option<Secret>,
     /// How often the run was resumed after an interruption.
     pub resume_count: u64,
+    /// The item is a sweep scheduler: a `wandb` command on the agent's machine, not a container.
+    pub is_scheduler: bool,
 }
 
 /// `overrides` of a launch spec.
@@ -94,7 +99,10 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn spec(&mut self) -> Result<LaunchSpec> {
-        self.check_resource()?;
+        let is_scheduler = self.is_scheduler()?;
+        if !is_scheduler {
+            self.check_resource()?;
+        }
         let spec = LaunchSpec {
             entity: text(self.object, "entity")?,
             project: text(self.object, "project")?.ok_or_else(|| {
@@ -116,9 +124,16 @@ impl Reader<'_> {
                 .filter(|key| !key.is_empty())
                 .map(Secret::new),
             resume_count: count(self.object, "_resume_count")?,
+            is_scheduler,
         };
         self.warn_about_unknown_keys();
         Ok(spec)
+    }
+
+    /// A sweep scheduler is marked by its `uri`; with a resource of its own it is an ordinary job.
+    fn is_scheduler(&self) -> Result<bool> {
+        Ok(text(self.object, "uri")?.as_deref() == Some(SCHEDULER_URI)
+            && text(self.object, "resource")?.as_deref() == Some("local-process"))
     }
 
     fn check_resource(&self) -> Result<()> {

@@ -51,7 +51,7 @@ pub fn resolve(spec: &LaunchSpec, context: &Context<'_>, ask: Ask<'_>) -> Result
         spec,
         context,
         &run_id,
-        image,
+        Some(image),
         sets_variable(&asked, "WANDB_MODE"),
     );
     let mut warnings = filled.warnings;
