@@ -59,6 +59,11 @@ pub struct BackendArgs {
     /// The agent's configuration file [default: ~/.config/wandb/launch-config.yaml, where it exists]
     #[arg(long = "agent-config", value_name = "FILE")]
     pub agent_config: Option<PathBuf>,
+
+    /// The address of the W&B server [default: `WANDB_BASE_URL`, the configuration file, W&B's settings,
+    /// then W&B's own]
+    #[arg(long, alias = "url", value_name = "URL")]
+    pub base_url: Option<String>,
 }
 
 /// `--local ITEM` is a likelier slip than a database with a bare name, so a bare name is refused.
@@ -101,6 +106,11 @@ pub struct AgentArgs {
     /// holds `queue.db`
     #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = "", value_parser = local_path)]
     pub local: Option<PathBuf>,
+
+    /// The address of the W&B server [default: `WANDB_BASE_URL`, the configuration file, W&B's settings,
+    /// then W&B's own]
+    #[arg(long, alias = "url", value_name = "URL")]
+    pub base_url: Option<String>,
 
     /// Work until the queues are empty and the jobs have ended, then exit: 0 when all succeeded, 1 otherwise
     #[arg(long)]
