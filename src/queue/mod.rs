@@ -2,6 +2,7 @@
 //! its implementations share. A queue talks; it neither builds an argv nor runs anything.
 
 pub mod local;
+pub mod wandb;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -93,6 +94,22 @@ pub trait Queue: Send + Sync {
     /// Calls `wake` whenever there may be something new, from a thread of its own, until the queue is dropped.
     /// Waking too often is harmless, missing a change for longer than a second is not.
     fn watch(&self, agent: &AgentId, wake: Box<dyn Fn() + Send>) -> Result<()>;
+}
+
+/// What one exchange with a queue brought.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Polled {
+    /// The items taken, at most one of each queue asked.
+    pub items: Vec<RunQueueItem>,
+}
+
+/// What people asked of an agent and its jobs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Signals {
+    /// Items in hand that someone asked to stop.
+    pub stop: Vec<ItemId>,
+    /// The agent itself was told to take nothing more.
+    pub stop_polling: bool,
 }
 
 /// What an agent says it is doing, in W&B's words.
