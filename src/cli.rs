@@ -393,6 +393,10 @@ pub struct ItemLogsArgs {
     #[arg(short, long)]
     pub follow: bool,
 
+    /// Print an object a line: {"item": .., "line": ..}
+    #[arg(long)]
+    pub json: bool,
+
     #[command(flatten)]
     pub backend: BackendArgs,
 }

@@ -1,11 +1,10 @@
 //! The agent on the real engine: real containers, made and removed. Without an engine these tests fail.
 
-mod common;
-
+use std::ops::Deref;
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use common::sandbox::Sandbox;
+use crate::common::sandbox::Sandbox;
 
 /// The job image, made out of this machine's own programs once for all tests.
 fn image() -> &'static str {
@@ -34,20 +33,61 @@ fn docker(arguments: &[&str]) -> Output {
         .expect("docker is installed")
 }
 
-fn sandbox(config: &str) -> Sandbox {
-    let sandbox = Sandbox::new();
-    sandbox.queue("q", config);
-    sandbox
+/// A sandbox whose containers are removed with it, also when its test fails.
+struct Bench(Sandbox);
+
+impl Bench {
+    fn new() -> Bench {
+        Bench(Sandbox::new())
+    }
+
+    fn with_queue(config: &str) -> Bench {
+        let bench = Bench::new();
+        bench.queue("q", config);
+        bench
+    }
+}
+
+impl Deref for Bench {
+    type Target = Sandbox;
+
+    fn deref(&self) -> &Sandbox {
+        &self.0
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let output = self
+            .command(&["items", "--json"])
+            .output()
+            .expect("launch-agent starts");
+        let items: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let commands = items
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|item| item["command"].as_str());
+        for name in commands.filter_map(name_of) {
+            docker(&["rm", "--force", "--volumes", name]);
+        }
+    }
+}
+
+fn name_of(command: &str) -> Option<&str> {
+    command
+        .split(' ')
+        .skip_while(|word| *word != "--name")
+        .nth(1)
 }
 
 /// The container of an item that was started, by the name on its command line.
-fn container(sandbox: &Sandbox, id: &str) -> String {
+fn container(sandbox: &Bench, id: &str) -> String {
     let item = sandbox.item(id);
     let command = item["command"]
         .as_str()
         .unwrap_or_else(|| panic!("no command: {item}"));
-    let mut words = command.split(' ').skip_while(|word| *word != "--name");
-    words.nth(1).expect("a name").to_owned()
+    name_of(command).expect("a name").to_owned()
 }
 
 fn exists(container: &str) -> bool {
@@ -68,20 +108,21 @@ fn is_running(container: &str) -> bool {
 }
 
 /// The job's own output: the log without the command in front and the agent's words at the end.
-fn output(sandbox: &Sandbox, id: &str) -> String {
+fn output(sandbox: &Bench, id: &str) -> String {
     let log = sandbox.log(id);
     let (_, rest) = log.split_once('\n').expect("a command line");
-    rest.lines()
-        .filter(|line| !line.starts_with("[launch-agent: "))
-        .map(|line| format!("{line}\n"))
-        .collect()
+    let jobs = |line: &&str| !line.starts_with("[launch-agent: ");
+    rest.split_inclusive('\n').filter(jobs).collect()
 }
 
 #[test]
 fn success_and_failure_with_and_without_rm() {
     for config in ["{}", r#"{"rm": true}"#] {
-        let sandbox = sandbox(config);
-        let good = sandbox.push(image(), &["--", "sh", "-c", "echo out; echo err >&2"]);
+        let sandbox = Bench::with_queue(config);
+        let good = sandbox.push(
+            image(),
+            &["--", "sh", "-c", "echo out; sleep 0.3; echo err >&2"],
+        );
         let bad = sandbox.push(image(), &["--", "sh", "-c", "exit 3"]);
         sandbox.once(&[]).code(1);
         let item = sandbox.item(&good);
@@ -114,7 +155,7 @@ fn success_and_failure_with_and_without_rm() {
 
 #[test]
 fn rm_false_keeps_the_container() {
-    let sandbox = sandbox(r#"{"rm": false}"#);
+    let sandbox = Bench::with_queue(r#"{"rm": false}"#);
     let id = sandbox.push(image(), &["--", "true"]);
     sandbox.once(&[]).code(0);
     let container = container(&sandbox, &id);
@@ -125,7 +166,7 @@ fn rm_false_keeps_the_container() {
 #[test]
 fn a_command_that_is_not_in_the_image_is_dockers_failure() {
     for config in ["{}", r#"{"rm": true}"#] {
-        let sandbox = sandbox(config);
+        let sandbox = Bench::with_queue(config);
         let id = sandbox.push(image(), &["--", "no-such-program"]);
         sandbox
             .once(&[])
@@ -151,7 +192,7 @@ fn a_command_that_is_not_in_the_image_is_dockers_failure() {
 
 #[test]
 fn a_shells_own_127_is_the_jobs() {
-    let sandbox = sandbox("{}");
+    let sandbox = Bench::with_queue("{}");
     let id = sandbox.push(image(), &["--", "sh", "-c", "no-such-program"]);
     sandbox.once(&[]).code(1);
     let item = sandbox.item(&id);
@@ -165,7 +206,7 @@ fn a_shells_own_127_is_the_jobs() {
 #[test]
 fn out_of_memory_is_said_in_words() {
     for rm in ["true", "null"] {
-        let sandbox = sandbox(&format!(
+        let sandbox = Bench::with_queue(&format!(
             r#"{{"memory": "20m", "memory-swap": "20m", "rm": {rm}}}"#
         ));
         let id = sandbox.push(
@@ -190,7 +231,7 @@ fn out_of_memory_is_said_in_words() {
 
 #[test]
 fn an_image_that_does_not_exist_fails_at_stage_build() {
-    let sandbox = sandbox("{}");
+    let sandbox = Bench::with_queue("{}");
     let id = sandbox.push("localhost:1/no-such-image:1", &[]);
     sandbox.once(&[]).code(1);
     let item = sandbox.item(&id);
@@ -210,8 +251,8 @@ fn an_image_that_does_not_exist_fails_at_stage_build() {
 #[test]
 fn values_arrive_byte_for_byte() {
     let value = "two  words 'single' \"double\" $HOME `id` \\back\nnew line\ttab * ? ~ ; & | caf\u{e9} \u{1f600} \u{202e}";
-    let mut sandbox = Sandbox::new();
-    sandbox.set("BY_NAME", value);
+    let mut sandbox = Bench::new();
+    sandbox.0.set("BY_NAME", value);
     let config =
         serde_json::json!({"env": [format!("BY_VALUE={value}"), "BY_NAME"], "hostname": "a-host"});
     sandbox.queue("q", &config.to_string());
@@ -229,8 +270,8 @@ fn values_arrive_byte_for_byte() {
 
 #[test]
 fn the_jobs_environment_is_as_w_and_b_has_it_and_without_a_key() {
-    let mut sandbox = Sandbox::new();
-    sandbox.set("USER", "ada");
+    let mut sandbox = Bench::new();
+    sandbox.0.set("USER", "ada");
     sandbox.queue("q", "{}");
     let spec = r#"{"overrides": {"run_config": {"lr": 1e-07, "x": "é"}}, "run_id": "myrun"}"#;
     let id = sandbox.push(
@@ -274,7 +315,7 @@ fn the_jobs_environment_is_as_w_and_b_has_it_and_without_a_key() {
 
 #[test]
 fn an_entry_point_replaces_the_images_own() {
-    let sandbox = sandbox("{}");
+    let sandbox = Bench::with_queue("{}");
     let id = sandbox.push(
         image(),
         &["-E", "sh -c 'echo \"$0 and $1\"'", "--", "one", "two words"],
@@ -285,7 +326,7 @@ fn an_entry_point_replaces_the_images_own() {
 
 #[test]
 fn volume_and_rm_of_the_documentation_work() {
-    let sandbox = Sandbox::new();
+    let sandbox = Bench::new();
     let data = sandbox.write("data/hello.txt", "a file of the host");
     let folder = data.parent().expect("a folder").display();
     sandbox.queue(
@@ -299,7 +340,7 @@ fn volume_and_rm_of_the_documentation_work() {
 
 #[test]
 fn two_jobs_run_at_once() {
-    let sandbox = Sandbox::new();
+    let sandbox = Bench::new();
     std::fs::create_dir(sandbox.path("shared")).expect("a folder");
     sandbox.queue(
         "q",
@@ -309,7 +350,7 @@ fn two_jobs_run_at_once() {
         ),
     );
     // Each job ends only when it has seen the other: one after the other they would wait for ever.
-    let script = "touch /shared/$1; until [ -e /shared/$2 ]; do sleep 0.05; done; echo met";
+    let script = ": >/shared/$1; until [ -e /shared/$2 ]; do sleep 0.05; done; echo met";
     let a = sandbox.push(image(), &["--", "sh", "-c", script, "-", "a", "b"]);
     let b = sandbox.push(image(), &["--", "sh", "-c", script, "-", "b", "a"]);
     sandbox.once(&["-j", "2"]).code(0);
@@ -325,12 +366,12 @@ fn a_stop_ends_the_container_whether_it_listens_or_not() {
         ("null", ignores, 137),
         ("null", handles, 5),
     ] {
-        let sandbox = sandbox(&format!(r#"{{"rm": {rm}}}"#));
+        let sandbox = Bench::with_queue(&format!(r#"{{"rm": {rm}}}"#));
         let config = sandbox.write("agent.yaml", "stop_grace: 1\n");
         let id = sandbox.push(image(), &["--", "sh", "-c", script]);
         let _agent = sandbox.start_agent(&["--config", config.to_str().expect("UTF-8")]);
         sandbox.wait_for("the job to be ready", || {
-            sandbox.item(&id)["state"] == "CLAIMED" && sandbox.log(&id).contains("ready")
+            sandbox.item(&id)["state"] == "CLAIMED" && sandbox.log(&id).contains("\nready\n")
         });
         let container = container(&sandbox, &id);
         assert!(is_running(&container));
@@ -350,7 +391,7 @@ fn a_stop_ends_the_container_whether_it_listens_or_not() {
 
 #[test]
 fn push_wait_follows_the_log_and_exits_with_the_jobs_code() {
-    let sandbox = sandbox("{}");
+    let sandbox = Bench::with_queue("{}");
     let _agent = sandbox.start_agent(&[]);
     let ran = sandbox
         .run(&[
@@ -373,7 +414,7 @@ fn push_wait_follows_the_log_and_exits_with_the_jobs_code() {
 
 #[test]
 fn the_containers_labels_name_item_queue_run_and_agent() {
-    let sandbox = sandbox(r#"{"rm": false, "label": {"mine": 1}}"#);
+    let sandbox = Bench::with_queue(r#"{"rm": false, "label": {"mine": 1}}"#);
     let id = sandbox.push(image(), &["--", "true"]);
     sandbox.once(&[]).code(0);
     let container = container(&sandbox, &id);

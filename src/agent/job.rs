@@ -17,7 +17,7 @@ use crate::host::runner;
 use crate::host::stop::{Activity, Stop};
 use crate::launch::plan::{self, Context, Launch, Plan};
 use crate::launch::spec::LaunchSpec;
-use crate::queue::{AgentId, Ended, Outcome, RunQueueItem, Started};
+use crate::queue::{AgentId, Ended, Outcome, RunQueueItem, Started, spell_duration};
 
 /// How many of a job's last lines go into the report of a job that did not succeed.
 const QUOTED_LINES: usize = 20;
@@ -172,7 +172,7 @@ impl Job {
             (None, Err(failure)) => Outcome::Failed(failure),
         };
         let after = duration
-            .map(|duration| format!(" after {:.1} s", duration.as_secs_f64()))
+            .map(|duration| format!(" after {}", spell_duration(duration)))
             .unwrap_or_default();
         log.note(format_args!("[launch-agent: {outcome}{after}]"));
         let details = if outcome.is_success() {
@@ -192,7 +192,7 @@ impl Job {
         let item = &self.item.id;
         let after = ended
             .duration
-            .map(|duration| format!(" after {:.1} s", duration.as_secs_f64()));
+            .map(|duration| format!(" after {}", spell_duration(duration)));
         let line = format!(
             "item {item}: {}{}",
             ended.outcome,

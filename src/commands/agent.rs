@@ -31,7 +31,7 @@ pub fn run(args: &AgentArgs, environment: &Environment) -> Result<ExitCode> {
     };
     let queue = LocalQueue::open_existing(&database)?;
     engine::version()?;
-    let logs_folder = queue.logs_folder();
+    let logs_folder = queue.logs_folder()?;
     let terminal = Arc::new(Mutex::new(std::io::stdout()));
     let agent = Agent::new(
         config,

@@ -2,7 +2,17 @@
 
 mod agent;
 mod config;
+mod follow;
+mod input;
+mod item;
+mod items;
+mod push;
+mod queue;
+mod queue_check;
 mod render;
+mod table;
+
+pub use queue::queue_config;
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
@@ -18,7 +28,10 @@ pub fn run(cli: Cli, environment: &Environment) -> Result<ExitCode> {
         Command::Agent(args) => agent::run(&args, environment),
         Command::Config(args) => config::run(&args, environment),
         Command::Render(args) => render::run(&args, environment),
-        _ => Err(Error::input("not yet")),
+        Command::Push(args) => push::run(&args, environment),
+        Command::Queue(args) => queue::run(&args, environment),
+        Command::Items(args) => items::run(&args, environment),
+        Command::Item(args) => item::run(&args, environment),
     }
 }
 

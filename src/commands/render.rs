@@ -1,25 +1,23 @@
 //! `launch-agent render`: the commands that a launch spec would run, without running anything.
 
-use std::io::{IsTerminal, Read as _};
-use std::path::Path;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::print;
+use super::{input, print};
 use crate::cli::{Format, RenderArgs};
 use crate::config::{AgentConfig, Backend, Environment};
 use crate::failure::{Error, Result};
 use crate::host::engine;
-use crate::launch::document;
 use crate::launch::plan::{Context, Plan, Server, plan, resolve};
-use crate::launch::resource_args::merge;
+use crate::launch::resource_args::{merge, options_or_ask};
 use crate::launch::spec::{LaunchSpec, Object};
 
 pub fn run(args: &RenderArgs, environment: &Environment) -> Result<ExitCode> {
     let config = AgentConfig::for_command(&args.backend, environment)?;
-    let queue_config = args.queue_config.as_deref().map(queue_config).transpose()?;
+    let queue_config = queue_config(args, environment)?;
     let value = spec_value(args, queue_config.is_some())?;
     let (mut spec, mut warnings) = LaunchSpec::parse(&value)?;
     if let Some(queue_config) = &queue_config {
@@ -58,13 +56,25 @@ pub fn run(args: &RenderArgs, environment: &Environment) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The queue's config: a file's, or that of a queue of the embedded database. Checked by itself, so that an error
+/// names the place where it is.
+fn queue_config(args: &RenderArgs, environment: &Environment) -> Result<Option<Object>> {
+    let (config, place) = match (&args.queue_config, &args.queue) {
+        (Some(path), _) => (input::object_in(path)?, path.display().to_string()),
+        (None, Some(queue)) => {
+            let config = super::queue_config(queue, &args.set_var, &args.backend, environment)?;
+            (config, format!("queue `{queue}`"))
+        }
+        (None, None) => return Ok(None),
+    };
+    options_or_ask(&config, &engine::run_help).map_err(|error| error.within(place))?;
+    Ok(Some(config))
+}
+
 /// The spec to render: the file's, or the least there is for a queue config by itself; `--image` over what it names.
 fn spec_value(args: &RenderArgs, has_queue_config: bool) -> Result<Value> {
     let mut value = match &args.spec {
-        Some(path) => {
-            let (text, name) = read(path)?;
-            document::parse(&text, &name)?
-        }
+        Some(path) => input::value_in(path)?,
         None if has_queue_config => json!({"project": "example"}),
         None => {
             return Err(Error::input("nothing to render").hint(
@@ -82,26 +92,6 @@ fn spec_value(args: &RenderArgs, has_queue_config: bool) -> Result<Value> {
         }
     }
     Ok(value)
-}
-
-fn queue_config(path: &Path) -> Result<Object> {
-    let (text, name) = read(path)?;
-    document::parse_object(&text, &name)
-}
-
-/// The text of a file and what to call it; `-` is standard input.
-fn read(path: &Path) -> Result<(String, String)> {
-    let mut text = String::new();
-    let (read, name) = if path == Path::new("-") {
-        let read = std::io::stdin().lock().read_to_string(&mut text);
-        (read.map(|_| text), "standard input".to_owned())
-    } else {
-        (std::fs::read_to_string(path), path.display().to_string())
-    };
-    match read {
-        Ok(text) => Ok((text, name)),
-        Err(cause) => Err(Error::input(format!("cannot read {name}: {cause}"))),
-    }
 }
 
 /// W&B's server, when jobs would be told about one.

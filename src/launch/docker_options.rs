@@ -70,7 +70,6 @@ const DOCKER_28: [(Kind, &[&str]); 4] = [
             "cpus",
             "cpuset-cpus",
             "cpuset-mems",
-            "credentialspec",
             "detach-keys",
             "domainname",
             "entrypoint",
@@ -312,7 +311,7 @@ Options:
         let table = OptionTable::docker_28();
         let names: std::collections::BTreeSet<&str> = table.names().collect();
         assert_eq!(names.len(), table.names().count());
-        assert_eq!(names.len(), 108);
+        assert_eq!(names.len(), 107);
     }
 
     #[test]

@@ -5,28 +5,39 @@
 //! their order. Where JSON and YAML readers differ from each other in silence, this one refuses: a key written
 //! twice, a tag, a number that JSON cannot hold.
 
+mod budget;
 mod merge_keys;
 
 use std::fmt;
+use std::path::Path;
 
-use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
 
 use crate::failure::{Error, Result};
 use crate::launch::spec::{Object, kind_of};
+use budget::Budget;
 
 /// Reads one document. `name` is what the errors call it, with line and column: `queue.yaml:3:7: ..`.
 ///
-/// Text that starts with `{` or `[` is read as JSON, and, when it is not that, as YAML's flow style. YAML's merge
-/// key `<<` is applied; other keys that are not text become text (`8080: x`).
+/// Text that starts with `{` or `[` is JSON; in a file named `.yaml` or `.yml` it may be YAML's flow style too. YAML's
+/// merge key `<<` is applied; other keys that are not text become text (`8080: x`).
 pub fn parse(text: &str, name: &str) -> Result<Value> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if !text.trim_start().starts_with(['{', '[']) {
         return yaml(text).map_err(|problem| problem.into_error(name));
     }
-    // YAML's flow style is nearly JSON, so its complaints about broken JSON are beside the point.
-    json(text).or_else(|problem| yaml(text).map_err(|_| problem.into_error(name)))
+    // YAML's flow style takes some broken JSON for something else (`{"a": }` is a null), so it is tried only where
+    // the name says YAML, and its complaints about broken JSON are beside the point.
+    let may_be_yaml = Path::new(name)
+        .extension()
+        .is_some_and(|it| it == "yaml" || it == "yml");
+    json(text).or_else(|problem| {
+        may_be_yaml
+            .then(|| yaml(text).ok())
+            .flatten()
+            .ok_or_else(|| problem.into_error(name))
+    })
 }
 
 /// Reads one document that must be an object.
@@ -77,7 +88,12 @@ fn json(text: &str) -> Result<Value, Problem> {
         Problem::new(&error.to_string(), place)
     };
     // serde_json lets the last of two equal keys win without a word; this reading only looks for them.
-    serde_json::from_str::<Draft>(text).map_err(problem)?;
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let mut draft = || {
+        Draft(&Budget::of(text)).deserialize(&mut reader)?;
+        reader.end()
+    };
+    draft().map_err(problem)?;
     serde_json::from_str(text).map_err(problem)
 }
 
@@ -88,36 +104,37 @@ fn yaml(text: &str) -> Result<Value, Problem> {
         let place = error.location().map(|place| (place.line(), place.column()));
         Problem::new(&error.to_string(), place)
     };
-    let Draft(mut value) = serde_yaml::from_str(text).map_err(problem)?;
-    AsWritten(&value)
+    let draft = Draft(&Budget::of(text))
         .deserialize(serde_yaml::Deserializer::from_str(text))
-        .map_err(problem)
-        .map(|written| value = written)?;
+        .map_err(problem)?;
+    let mut value = AsWritten(&draft)
+        .deserialize(serde_yaml::Deserializer::from_str(text))
+        .map_err(problem)?;
     merge_keys::apply(&mut value).map_err(|message| Problem::new(&message, None))?;
     Ok(value)
 }
 
 /// The first reading: everything but the text of the numbers. Refuses what has no place in JSON.
-struct Draft(Value);
+#[derive(Clone, Copy)]
+struct Draft<'a>(&'a Budget);
 
-impl<'de> Deserialize<'de> for Draft {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(DraftVisitor).map(Draft)
+impl<'de> DeserializeSeed<'de> for Draft<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.0.spend(0)?;
+        deserializer.deserialize_any(self)
     }
 }
 
-struct DraftVisitor;
-
-impl DraftVisitor {
-    /// A number of any size, by the text that it prints as.
-    fn number<E: de::Error>(text: &str) -> Result<Value, E> {
-        serde_json::from_str::<Number>(text)
-            .map(Value::Number)
-            .map_err(|_| E::custom(format!("`{text}` is not a number that JSON can hold")))
-    }
+/// A number of any size, by the text that it prints as.
+fn number<E: de::Error>(text: &str) -> Result<Value, E> {
+    serde_json::from_str::<Number>(text)
+        .map(Value::Number)
+        .map_err(|_| E::custom(format!("`{text}` is not a number that JSON can hold")))
 }
 
-impl<'de> Visitor<'de> for DraftVisitor {
+impl<'de> Visitor<'de> for Draft<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -146,11 +163,11 @@ impl<'de> Visitor<'de> for DraftVisitor {
     }
 
     fn visit_i128<E: de::Error>(self, value: i128) -> Result<Value, E> {
-        Self::number(&value.to_string())
+        number(&value.to_string())
     }
 
     fn visit_u128<E: de::Error>(self, value: u128) -> Result<Value, E> {
-        Self::number(&value.to_string())
+        number(&value.to_string())
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
@@ -159,13 +176,14 @@ impl<'de> Visitor<'de> for DraftVisitor {
             .ok_or_else(|| E::custom(format!("`{value}` is not a number that JSON can hold")))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Value, E> {
+        self.0.spend(value.len())?;
         Ok(Value::from(value))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
         let mut values = Vec::new();
-        while let Some(Draft(value)) = list.next_element()? {
+        while let Some(value) = list.next_element_seed(self)? {
             values.push(value);
         }
         Ok(Value::Array(values))
@@ -174,7 +192,8 @@ impl<'de> Visitor<'de> for DraftVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut object = Object::new();
         while let Some(key) = map.next_key_seed(NewKey(&object))? {
-            let Draft(value) = map.next_value()?;
+            self.0.spend(key.len())?;
+            let value = map.next_value_seed(self)?;
             object.insert(key, value);
         }
         Ok(Value::Object(object))
@@ -261,7 +280,7 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> String {
-        parse(text, "f").expect("a good document").to_string()
+        parse(text, "f.yaml").expect("a good document").to_string()
     }
 
     fn error(text: &str) -> String {
@@ -367,7 +386,14 @@ mod tests {
             let before = format!("*a{},", level - 1).repeat(9);
             laughs.push(format!("a{level}: &a{level} [{before}]"));
         }
-        assert!(error(&laughs.join("\n")).contains("repetition limit"));
+        assert!(error(&laughs.join("\n")).contains("too large"));
+        let long = format!(
+            "a: &a [{}]\nb: [{}]",
+            "x,".repeat(10_000),
+            "*a,".repeat(10_000)
+        );
+        assert!(error(&long).contains("its aliases make it too large"));
+        assert!(parse(&"- xxx\n".repeat(30_000), "long").is_ok());
     }
 
     #[test]

@@ -235,3 +235,133 @@ impl Plan {
         self.run.wrapped()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Error;
+    use crate::launch::spec::LaunchSpec;
+    use serde_json::{Value, json};
+
+    fn planned(spec: &Value, server: Option<&Server>) -> Result<Plan, Error> {
+        let environment = [
+            ("DB_PASSWORD", "correct horse"),
+            ("PIN_TOKEN", "1234"),
+            ("A", "plain-value"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        let context = Context {
+            item: "i1",
+            queue: "q",
+            agent: "a",
+            queue_entity: None,
+            generated_run_id: "generated",
+            server,
+            environment: &environment,
+            env_macros: &["DB_PASSWORD".to_owned()],
+            secure_mode: true,
+            cidfile: Path::new("/state/i1.cid"),
+        };
+        let (spec, _) = LaunchSpec::parse(spec)?;
+        Ok(plan(&resolve(&spec, &context, &|| None)?, &context))
+    }
+
+    fn with_options(options: &Value) -> Plan {
+        let spec =
+            json!({"project": "p", "image_uri": "img:1", "resource_args": {"docker": options}});
+        planned(&spec, None).expect("a good spec")
+    }
+
+    #[test]
+    fn who_removes_the_container_is_what_the_options_say() {
+        for (options, removal) in [
+            (json!({}), Removal::ByAgent),
+            (json!({"rm": true}), Removal::ByDocker),
+            (json!({"rm": false}), Removal::Kept),
+        ] {
+            assert_eq!(with_options(&options).removal, removal, "{options}");
+        }
+    }
+
+    #[test]
+    fn the_image_is_pulled_for_the_platform_that_will_run() {
+        let pull = |options| match with_options(&options).image {
+            ImagePlan::PullIfMissing { image, command } => format!("{image}: {command}"),
+            ImagePlan::LeftToDocker => "left".to_owned(),
+        };
+        assert_eq!(pull(json!({})), "img:1: docker pull img:1");
+        assert_eq!(
+            pull(json!({"platform": "linux/arm64"})),
+            "img:1: docker pull --platform linux/arm64 img:1"
+        );
+        assert_eq!(pull(json!({"pull": "never"})), "left");
+    }
+
+    #[test]
+    fn the_containers_name_is_the_queues_or_one_of_its_own() {
+        let plan = with_options(&json!({}));
+        assert_eq!(plan.container, "launch-generated-i1");
+        assert!(plan.to_string().contains("--name launch-generated-i1 "));
+        let plan = with_options(&json!({"name": "mine"}));
+        assert_eq!(plan.container, "mine");
+        assert_eq!(plan.to_string().matches("--name").count(), 1);
+    }
+
+    #[test]
+    fn secrets_are_on_no_line_and_known_to_the_redactor() {
+        let server = Server {
+            base_url: "https://api.wandb.ai".to_owned(),
+            api_key: Secret::new("agent-key"),
+        };
+        let spec = json!({
+            "project": "p", "image_uri": "img:1", "_wandb_api_key": "submitters-key",
+            "resource_args": {"docker": {"env": ["DB_PASSWORD", "PIN_TOKEN", "A", "NOWHERE", "WANDB_API_KEY"]}}
+        });
+        let plan = planned(&spec, Some(&server)).expect("a good spec");
+        let seen = format!("{plan} {plan:?}");
+        for secret in ["agent-key", "submitters-key", "correct horse"] {
+            assert!(!seen.contains(secret), "{secret}");
+        }
+        let known: Vec<&str> = plan.secrets.iter().map(Secret::expose).collect();
+        assert_eq!(known, ["submitters-key", "agent-key", "correct horse"]);
+        assert_eq!(plan.run.env["WANDB_API_KEY"].expose(), "submitters-key");
+        assert_eq!(
+            plan.env_from_agent,
+            ["WANDB_API_KEY", "DB_PASSWORD", "PIN_TOKEN", "A", "NOWHERE"]
+        );
+        assert_eq!(
+            plan.warnings,
+            [
+                "`NOWHERE` is to come from the agent's environment, but it is not set there: the container does not get it"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_macro_with_a_secret_name_is_known_to_the_redactor() {
+        let plan = with_options(&json!({"label": "x=${DB_PASSWORD}"}));
+        assert_eq!(plan.secrets, [Secret::new("correct horse")]);
+    }
+
+    #[test]
+    fn secure_mode_refuses_an_entry_point() {
+        let spec =
+            json!({"project": "p", "image_uri": "img:1", "overrides": {"entry_point": ["sh"]}});
+        let error = planned(&spec, None).expect_err("refused");
+        assert!(error.message.contains("secure mode"));
+    }
+
+    #[test]
+    fn a_spec_without_an_image_says_how_to_name_one() {
+        for (spec, message) in [
+            (json!({"project": "p"}), "the launch spec names no image"),
+            (
+                json!({"project": "p", "job": "e/p/j:v0"}),
+                "the job `e/p/j:v0` is a code or git job, and this version runs image jobs",
+            ),
+        ] {
+            assert_eq!(planned(&spec, None).expect_err("no image").message, message);
+        }
+    }
+}

@@ -29,7 +29,7 @@ use bell::Bell;
 use trouble::Trouble;
 
 pub use agents::Agent;
-pub use definition::{check_definition, fill_config};
+pub use definition::{check_definition, check_new, fill_config};
 pub use items::Cancelled;
 pub use push::Pushed;
 pub use queues::{QueueChange, QueueStatus};
@@ -85,7 +85,8 @@ impl LocalQueue {
             Err(cause) => Err(Error::new(
                 Kind::Queue,
                 format!("cannot look at {}: {cause}", path.display()),
-            )),
+            )
+            .hint("name another file with `--local PATH`")),
         }
     }
 
@@ -108,9 +109,20 @@ impl LocalQueue {
         &self.path
     }
 
-    /// Where the logs of this queue's jobs are kept: beside the file, `queue.logs` for `queue.db`. The agent
-    /// writes `ITEM.log` there.
-    pub fn logs_folder(&self) -> PathBuf {
+    /// The folder for the logs of this queue's jobs, made if it is missing: `queue.logs` beside `queue.db`. The
+    /// agent writes `ITEM.log` there.
+    pub fn logs_folder(&self) -> Result<PathBuf> {
+        let folder = self.logs_path();
+        schema::make_folder(&folder).map_err(|cause| {
+            Error::system(
+                format_args!("cannot make the folder {}", folder.display()),
+                cause,
+            )
+        })?;
+        Ok(folder)
+    }
+
+    fn logs_path(&self) -> PathBuf {
         self.path.with_extension("logs")
     }
 

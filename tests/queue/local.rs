@@ -98,7 +98,7 @@ fn an_item_tells_its_whole_life() {
     let id = Admin::push(&queue, "plain", "a:1", None);
     queue.pop(&agent, "plain").expect("a pop").expect("an item");
     assert!(queue.ack(&agent, &id, "run1").expect("an ack"));
-    let log = queue.logs_folder().join("1.log");
+    let log = queue.logs_folder().expect("a folder").join("1.log");
     let started = Started {
         command: "docker run a:1".to_owned(),
         log: log.clone(),
@@ -161,8 +161,7 @@ fn only_an_item_in_nobodys_hands_is_deleted_and_its_log_with_it() {
     let agent = agent_of(&queue);
     let id = Admin::push(&queue, "plain", "a:1", None);
     queue.pop(&agent, "plain").expect("a pop").expect("an item");
-    let log = queue.logs_folder().join("1.log");
-    std::fs::create_dir(queue.logs_folder()).expect("a folder");
+    let log = queue.logs_folder().expect("a folder").join("1.log");
     std::fs::write(&log, "hello").expect("a log");
     let started = Started {
         command: String::new(),
@@ -224,7 +223,13 @@ fn an_item_of_a_lost_agent_can_be_ended_by_a_person() {
 fn an_item_says_why_it_waits() {
     let folder = folder();
     let queue = open(folder.path(), Times::default());
-    let why = |id: &ItemId| queue.why_waiting(id).expect("a look").unwrap_or_default();
+    let why = |id: &ItemId| {
+        let item = queue.item(id).expect("an item");
+        queue
+            .why_waiting(&item)
+            .expect("a look")
+            .unwrap_or_default()
+    };
     let path = queue.path().display();
     let (first, second) = (
         Admin::push(&queue, "plain", "a:1", None),
@@ -239,12 +244,11 @@ fn an_item_says_why_it_waits() {
     let agent = agent_of(&queue);
     assert_eq!(why(&first), "it is next");
     assert_eq!(why(&second), "behind 1 item");
-    queue
-        .heartbeat(&agent, AgentStatus::Running, 1)
-        .expect("a heartbeat");
+    let taken = queue.pop(&agent, "plain").expect("a pop");
+    assert_eq!(taken.map(|item| item.id), Some(first));
     assert_eq!(
         why(&second),
-        "all slots of the agents that poll the queue are busy (1 of 1), behind 1 item"
+        "all slots of the agents that poll the queue are busy (1 of 1)"
     );
     queue
         .heartbeat(&agent, AgentStatus::Killed, 0)

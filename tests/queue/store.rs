@@ -213,7 +213,28 @@ fn the_file_and_its_folders_are_for_their_owner_alone() {
     for file in ["queue.db", "queue.db-wal", "queue.db-shm"] {
         assert_eq!(mode(&deep.join(file)), 0o600, "{file}");
     }
-    assert_eq!(queue.logs_folder(), deep.join("queue.logs"));
+    let logs = queue.logs_folder().expect("a folder");
+    assert_eq!(logs, deep.join("queue.logs"));
+    assert_eq!(mode(&logs), 0o700);
+}
+
+#[test]
+fn many_can_open_a_new_file_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("new/queue.db");
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..16)
+            .map(|_| scope.spawn(|| LocalQueue::open(&path).map(drop)))
+            .collect();
+        for thread in threads {
+            thread.join().expect("a thread").expect("a queue");
+        }
+    });
+    let mode: String = Connection::open(&path)
+        .expect("a database")
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .expect("a mode");
+    assert_eq!(mode, "wal");
 }
 
 #[test]

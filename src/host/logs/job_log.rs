@@ -33,15 +33,19 @@ impl JobLog {
     /// Takes output of the job, or of a command that is run for it.
     pub fn output(&mut self, bytes: &[u8]) {
         let shown = self.redactor.push(bytes);
+        self.remember(&shown);
         self.show(&shown);
     }
 
-    /// Adds a line of the agent's own, on a line of its own.
+    /// Adds a line of the agent's own, on a line of its own. Reports do not quote it: they have said it themselves.
     pub fn note(&mut self, line: impl Display) {
         let held = self.redactor.finish();
+        self.remember(&held);
         self.show(&held);
         let newline = if self.at_line_start { "" } else { "\n" };
-        self.output(format!("{newline}{line}\n").as_bytes());
+        let mut shown = self.redactor.push(format!("{newline}{line}\n").as_bytes());
+        shown.extend(self.redactor.finish());
+        self.show(&shown);
     }
 
     fn show(&mut self, bytes: &[u8]) {
@@ -49,6 +53,9 @@ impl JobLog {
         self.at_line_start = *last == b'\n';
         self.file.write(bytes);
         self.terminal.push(bytes);
+    }
+
+    fn remember(&mut self, bytes: &[u8]) {
         self.last
             .extend(&bytes[bytes.len().saturating_sub(REMEMBERED)..]);
         let over = self.last.len().saturating_sub(REMEMBERED);
@@ -105,7 +112,7 @@ mod tests {
             shown,
             "[1] docker run image\n[1] key is [redacted]\n[1] and no newline\n[1] the end\n"
         );
-        assert_eq!(last, "and no newline\nthe end");
+        assert_eq!(last, "key is [redacted]\nand no newline");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Settles a launch spec: image, run, macros, options and variables. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Context, Launch, by_name};
 use crate::failure::{Error, Result};
@@ -154,8 +154,11 @@ fn missing_variables(
             .iter()
             .any(|variable| matches!(variable, Variable::ByName(known, _) if known == name))
     };
-    by_name(asked)
+    let missing: BTreeSet<&str> = by_name(asked)
         .filter(|name| !environment.contains_key(*name) && !is_handed_over(name))
+        .collect();
+    missing
+        .into_iter()
         .map(|name| {
             format!("`{name}` is to come from the agent's environment, but it is not set there: the container does not get it")
         })

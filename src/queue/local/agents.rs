@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Row, Transaction, params};
+use rusqlite::{Row, Transaction, named_params, params};
 use serde_json::Value;
 
 use super::millis;
-use super::rows::{need_queue, texts, time};
+use super::rows::{IN_HAND, need_queue, texts, time};
 use super::trouble::Trouble;
 use crate::queue::{AgentId, AgentInfo, AgentStatus};
 
@@ -126,10 +126,15 @@ pub fn sockets(db: &Transaction<'_>, now: i64, quiet: Duration) -> Result<Vec<Pa
     Ok(found.collect::<rusqlite::Result<_>>()?)
 }
 
-/// All agents, the one seen last first.
-pub fn all(db: &Transaction<'_>) -> Result<Vec<Agent>, Trouble> {
-    let mut statement = db.prepare_cached("SELECT * FROM agents ORDER BY heartbeat_at DESC, id")?;
-    let mut rows = statement.query([])?;
+/// All agents, the one seen last first. What an agent has in hand is known here sooner than it says so itself; what
+/// it took over from its own life before a restart only it knows.
+pub fn all(db: &Transaction<'_>, now: i64) -> Result<Vec<Agent>, Trouble> {
+    let mut statement = db.prepare_cached(&format!(
+        "SELECT id, hostname, pid, queues, max_jobs, status, heartbeat_at, \
+         max(running, (SELECT count(*) FROM items WHERE agent = agents.id AND {IN_HAND})) AS running \
+         FROM agents ORDER BY heartbeat_at DESC, id"
+    ))?;
+    let mut rows = statement.query(named_params! {":now": now})?;
     let mut agents = Vec::new();
     while let Some(row) = rows.next()? {
         agents.push(read(row)?);

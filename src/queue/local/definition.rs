@@ -16,6 +16,18 @@ pub fn check_definition(config: &Object, variables: &Object, ask: Ask<'_>) -> Re
     Ok(schemas)
 }
 
+/// Checks a queue that is to be made, before there is a file for it. Gives its resource in W&B's word.
+pub fn check_new(
+    definition: &QueueDefinition,
+    resource: &str,
+    ask: Ask<'_>,
+) -> Result<&'static str> {
+    check_name(&definition.name)?;
+    let resource = check_resource(resource)?;
+    check_definition(&definition.config, &definition.template_variables, ask)?;
+    Ok(resource)
+}
+
 /// A queue's config with its template variables filled.
 pub fn fill_config(definition: &QueueDefinition, values: &Object) -> Result<Object> {
     let schemas = Schemas::parse(&definition.template_variables)?;
@@ -23,7 +35,7 @@ pub fn fill_config(definition: &QueueDefinition, values: &Object) -> Result<Obje
 }
 
 /// A name that can stand in a command, a path and a label without quotes.
-pub fn check_name(name: &str) -> Result<()> {
+fn check_name(name: &str) -> Result<()> {
     let plain = |letter: char| letter.is_alphanumeric() || "-_.".contains(letter);
     if name.starts_with(char::is_alphanumeric) && name.chars().all(plain) && name.len() <= 128 {
         return Ok(());
@@ -34,7 +46,7 @@ pub fn check_name(name: &str) -> Result<()> {
 }
 
 /// The kind of jobs of a queue, in W&B's word for it.
-pub fn check_resource(resource: &str) -> Result<&'static str> {
+fn check_resource(resource: &str) -> Result<&'static str> {
     if DOCKER_RESOURCES.contains(&resource) {
         return Ok(DOCKER_RESOURCES[0]);
     }

@@ -47,11 +47,11 @@ impl LocalQueue {
     }
 
     /// Why an item does not move on: why it waits, or that nobody has heard of its agent lately.
-    pub fn why_waiting(&self, id: &ItemId) -> Result<Option<String>> {
-        self.read(|db| {
-            let item = rows::item(db, id, now())?;
-            reasons::why_waiting(db, &item, &self.path, self.times.quiet, now())
-        })
+    pub fn why_waiting(&self, item: &Item) -> Result<Option<String>> {
+        if item.state.is_ended() {
+            return Ok(None);
+        }
+        self.read(|db| reasons::why_waiting(db, item, &self.path, self.times.quiet, now()))
     }
 
     /// Stops an item that waits, or asks its agent to stop it.
@@ -72,7 +72,7 @@ impl LocalQueue {
 
     /// Removes logs of deleted items. Only what is in the logs' folder is surely a log.
     pub(super) fn remove_logs(&self, logs: &[PathBuf]) -> Result<()> {
-        let folder = self.logs_folder();
+        let folder = self.logs_path();
         for log in logs.iter().filter(|log| log.parent() == Some(&folder)) {
             remove_file(log)?;
         }
@@ -91,7 +91,7 @@ fn remove_file(path: &Path) -> Result<()> {
 }
 
 fn find_agent(db: &Transaction<'_>, id: Option<&AgentId>) -> Result<Option<Agent>, Trouble> {
-    Ok(agents::all(db)?
+    Ok(agents::all(db, now())?
         .into_iter()
         .find(|agent| Some(&agent.id) == id))
 }

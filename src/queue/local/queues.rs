@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, named_params, params};
 use serde_json::Value;
 
 use super::agents::{self, Agent};
-use super::definition::{check_definition, check_name, check_resource};
+use super::definition::{check_definition, check_new};
 use super::rows::{IN_HAND, WAITING, definition, need_queue, no_queue, read_definition, time};
 use super::trouble::Trouble;
 use super::{LocalQueue, now};
@@ -56,9 +56,7 @@ impl LocalQueue {
         resource: &str,
         ask: Ask<'_>,
     ) -> Result<()> {
-        check_name(&definition.name)?;
-        let resource = check_resource(resource)?;
-        check_definition(&definition.config, &definition.template_variables, ask)?;
+        let resource = check_new(definition, resource, ask)?;
         self.write(|db| create(db, definition, resource, now()))
     }
 
@@ -125,7 +123,7 @@ impl LocalQueue {
         name: Option<&str>,
     ) -> Result<Vec<QueueStatus>, Trouble> {
         let now = now();
-        let mut alive = agents::all(db)?;
+        let mut alive = agents::all(db, now)?;
         alive.retain(|agent| agent.is_alive(now, self.times.quiet));
         let mut statement = db.prepare_cached(&format!(
             "SELECT queues.*, \

@@ -18,7 +18,7 @@ pub fn why_waiting(
     quiet: Duration,
     now: i64,
 ) -> Result<Option<String>, Trouble> {
-    let agents = agents::all(db)?;
+    let agents = agents::all(db, now)?;
     match item.state {
         ItemState::Pending => {}
         ItemState::Claimed | ItemState::Leased { .. } => {

@@ -67,7 +67,8 @@ pub fn tell(error: &rusqlite::Error, path: &Path) -> Error {
         ),
         Some(ErrorCode::SystemIoFailure) => (
             format!("the disk of the queue database {path} gives errors: {error}"),
-            "look at the system's log; a queue database belongs on a disk of this machine, not on a network one"
+            "look whether the disk is full, then at the system's log; a queue database belongs on a disk of this machine, \
+             not on a network one"
                 .to_owned(),
         ),
         _ => return Error::new(Kind::Queue, format!("the queue database {path}: {error}")),

@@ -1,0 +1,70 @@
+//! What people give to a command: files, standard input, or JSON on the command line itself; and the embedded
+//! queue that the command is about.
+
+use std::io::Read;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::cli::BackendArgs;
+use crate::config::{AgentConfig, Environment};
+use crate::failure::{Error, Result};
+use crate::launch::document;
+use crate::launch::spec::Object;
+use crate::launch::template::{self, Schemas};
+use crate::queue::local::LocalQueue;
+
+/// The embedded queue that the flags name. It must be there.
+pub fn queue(backend: &BackendArgs, environment: &Environment) -> Result<LocalQueue> {
+    let config = AgentConfig::for_command(backend, environment)?;
+    LocalQueue::open_existing(&config.local_database()?)
+}
+
+/// An object from a JSON or YAML file; `-` is standard input.
+pub fn object_in(path: &Path) -> Result<Object> {
+    let (text, name) = text_in(path)?;
+    document::parse_object(&text, &name)
+}
+
+/// Any value from a JSON or YAML file; `-` is standard input.
+pub fn value_in(path: &Path) -> Result<Value> {
+    let (text, name) = text_in(path)?;
+    document::parse(&text, &name)
+}
+
+/// The text of a file, and what to call it in messages.
+fn text_in(path: &Path) -> Result<(String, String)> {
+    let mut text = String::new();
+    let (read, name) = if path == Path::new("-") {
+        let read = std::io::stdin().lock().read_to_string(&mut text);
+        (read.map(|_| text), "standard input".to_owned())
+    } else {
+        (std::fs::read_to_string(path), path.display().to_string())
+    };
+    match read {
+        Ok(text) => Ok((text, name)),
+        Err(cause) => Err(Error::input(format!("cannot read {name}: {cause}"))),
+    }
+}
+
+/// An object from a file, or from the argument itself when it looks like JSON. `flag` is what it was given with.
+pub fn object_or_file(argument: &str, flag: &str) -> Result<Object> {
+    if argument.trim_start().starts_with(['{', '[']) {
+        return document::parse_object(argument, flag);
+    }
+    object_in(Path::new(argument)).map_err(|error| {
+        let error = error.within(flag);
+        if error.hint.is_some() || Path::new(argument).exists() {
+            return error;
+        }
+        error.hint("give a file, or JSON such as `{\"..\": ..}` in quotes")
+    })
+}
+
+/// The values of `--set-var`, read as the queue's schemas say. Of two for one variable the later counts.
+pub fn template_values(assignments: &[String], schemas: &Schemas) -> Result<Object> {
+    assignments
+        .iter()
+        .map(|assignment| template::parse_assignment(assignment, schemas))
+        .collect()
+}

@@ -1,0 +1,246 @@
+//! `launch-agent push`: makes a launch spec as `wandb launch` does and adds it to a queue.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use super::follow::{Form, follow};
+use super::{input, items, print, say};
+use crate::cli::PushArgs;
+use crate::config::{AgentConfig, Environment};
+use crate::failure::{Error, Result};
+use crate::host::engine;
+use crate::launch::docker_options::OptionTable;
+use crate::launch::spec::{DOCKER_RESOURCES, Object, kind_of};
+use crate::launch::template::Schemas;
+use crate::queue::local::LocalQueue;
+use crate::queue::{Item, ItemId, ItemState, Priority, Push};
+
+pub fn run(args: &PushArgs, environment: &Environment) -> Result<ExitCode> {
+    let spec = spec(args, environment)?;
+    let priority = args.priority.as_deref().map(str::parse::<Priority>);
+    let priority = priority.transpose()?;
+    let queue = input::queue(&args.backend, environment)?;
+    let variables = queue.queue(&args.queue)?.definition.template_variables;
+    let pushed = queue.push(
+        &Push {
+            queue: args.queue.clone(),
+            spec,
+            template_values: input::template_values(&args.set_var, &Schemas::parse(&variables)?)?,
+            priority,
+        },
+        &engine::run_help,
+    )?;
+    super::warn(&pushed.warnings);
+    say(format_args!(
+        "pushed item {} to queue {} ({})",
+        pushed.id,
+        args.queue,
+        queue.path().display()
+    ));
+    if args.json {
+        let item = items::to_json(&queue, &queue.item(&pushed.id)?)?;
+        print(format_args!("{item:#}"))?;
+    } else if args.wait {
+        return wait(&queue, &pushed.id);
+    } else {
+        print(&pushed.id)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the job's log until it ends. Whoever stops waiting stops nothing else.
+fn wait(queue: &LocalQueue, id: &ItemId) -> Result<ExitCode> {
+    let item = queue.item(id)?;
+    let nobody = queue.queue(&item.queue)?.agents.is_empty();
+    if let Some(why) = queue.why_waiting(&item)?
+        && nobody
+    {
+        say(format_args!("item {id} waits: {why}"));
+    }
+    Ok(exit_code(&follow(queue, id, &mut Form::Raw)?))
+}
+
+/// The job's own code; 1 when it has none, and why.
+fn exit_code(item: &Item) -> ExitCode {
+    let id = &item.id;
+    match &item.state {
+        ItemState::Finished(exit) => {
+            if exit.code != 0 {
+                say(format_args!("item {id} ended with {exit}"));
+            }
+            return ExitCode::from(u8::try_from(exit.code).unwrap_or(1));
+        }
+        ItemState::Failed { stage, message } => {
+            say(format_args!("item {id} failed at stage {stage}: {message}"));
+        }
+        ItemState::Stopped { message } => say(format_args!("item {id} was stopped: {message}")),
+        // `follow` comes back with an item that has ended.
+        _ => {}
+    }
+    ExitCode::FAILURE
+}
+
+/// The spec: the base of `--config`, the flags over it, and what is known of who pushes.
+fn spec(args: &PushArgs, environment: &Environment) -> Result<Object> {
+    let mut spec = match &args.config {
+        Some(config) => input::object_or_file(config, "--config")?,
+        None => Object::new(),
+    };
+    let entity = AgentConfig::for_command(&args.backend, environment)?
+        .entity
+        .value;
+    settle(
+        &mut spec,
+        "entity",
+        args.entity.as_deref(),
+        Some(entity.as_deref().unwrap_or("local")),
+    );
+    settle(
+        &mut spec,
+        "project",
+        args.project.as_deref(),
+        environment.get("WANDB_PROJECT"),
+    );
+    if !spec.contains_key("project") {
+        return Err(
+            Error::input("no project is named, which every run belongs to")
+                .hint("add `-p NAME`, or set `WANDB_PROJECT`"),
+        );
+    }
+    settle(&mut spec, "name", args.name.as_deref(), None);
+    let user = environment.get("USER").or(environment.get("LOGNAME"));
+    settle(&mut spec, "author", None, user);
+    if let Some(image) = &args.docker_image {
+        let image = Value::from(image.as_str());
+        child(&mut spec, "docker")?.insert("docker_image".to_owned(), image);
+    }
+    if let Some(entry_point) = &args.entry_point {
+        let words = split(entry_point)?;
+        child(&mut spec, "overrides")?.insert("entry_point".to_owned(), words.into());
+    }
+    if !args.args.is_empty() {
+        let words = args.args.clone();
+        child(&mut spec, "overrides")?.insert("args".to_owned(), words.into());
+    }
+    if let Some(text) = &args.resource_args {
+        spec.insert("resource_args".to_owned(), resource_args(text)?.into());
+    }
+    Ok(spec)
+}
+
+/// The flag wins over the spec, the spec over the fallback. Nothing written is as good as absent.
+fn settle(spec: &mut Object, key: &str, flag: Option<&str>, fallback: Option<&str>) {
+    let said = match spec.get(key) {
+        None | Some(Value::Null) => false,
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(_) => true,
+    };
+    if let Some(value) = flag.or(fallback.filter(|_| !said)) {
+        spec.insert(key.to_owned(), Value::from(value));
+    }
+}
+
+/// The object under a key of the spec, made when there is none.
+fn child<'a>(spec: &'a mut Object, key: &str) -> Result<&'a mut Object> {
+    let value = spec.entry(key).or_insert(Value::Null);
+    if value.is_null() {
+        *value = Value::Object(Object::new());
+    }
+    let kind = kind_of(value);
+    value.as_object_mut().ok_or_else(|| {
+        Error::input(format!("`{key}` must be an object, not {kind}")).within("--config")
+    })
+}
+
+fn split(entry_point: &str) -> Result<Vec<String>> {
+    let words = shlex::split(entry_point).ok_or_else(|| {
+        Error::input(format!(
+            "--entry-point: `{entry_point}` ends inside a quote, or with a backslash"
+        ))
+    })?;
+    if words.is_empty() {
+        return Err(Error::input("--entry-point is empty").hint("leave it out to use the image's"));
+    }
+    Ok(words)
+}
+
+/// `--resource-args`: docker options keyed by resource. Whoever writes an option at the top means the key to be
+/// there, which is told rather than guessed, as the same text is wrong for the `wandb` client.
+fn resource_args(text: &str) -> Result<Object> {
+    const FLAG: &str = "--resource-args";
+    let given = input::object_or_file(text, FLAG)?;
+    let known = OptionTable::docker_28();
+    for key in given.keys() {
+        if DOCKER_RESOURCES.contains(&key.as_str()) {
+            continue;
+        }
+        if known.find(key).is_some() {
+            let right = Value::Object(Object::from_iter([(
+                DOCKER_RESOURCES[0].to_owned(),
+                Value::Object(given.clone()),
+            )]));
+            return Err(Error::input(format!(
+                "{FLAG}: `{key}` is a docker option where a resource is expected"
+            ))
+            .hint(format!("write it as `{right}`")));
+        }
+        return Err(Error::input(format!(
+            "{FLAG}: the resource `{key}` is not known: this agent runs docker jobs"
+        ))
+        .hint(r#"write the options as `{"local-container": {..}}`"#));
+    }
+    Ok(given)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(value: &Value) -> Object {
+        value.as_object().expect("an object").clone()
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_spec_and_the_spec_over_the_rest() {
+        for (spec, flag, expected) in [
+            (json!({}), None, json!("fallback")),
+            (json!({"key": null}), None, json!("fallback")),
+            (json!({"key": ""}), None, json!("fallback")),
+            (json!({"key": "spec"}), None, json!("spec")),
+            (json!({"key": 5}), None, json!(5)),
+            (json!({"key": "spec"}), Some("flag"), json!("flag")),
+            (json!({"key": 5}), Some("flag"), json!("flag")),
+        ] {
+            let mut settled = object(&spec);
+            settle(&mut settled, "key", flag, Some("fallback"));
+            assert_eq!(settled["key"], expected, "{spec} {flag:?}");
+        }
+    }
+
+    #[test]
+    fn an_entry_point_is_split_as_a_shell_splits() {
+        assert_eq!(
+            split("sh -c 'echo  hi'").expect("words"),
+            ["sh", "-c", "echo  hi"]
+        );
+        assert!(split("sh -c 'echo").is_err());
+        assert!(split("  ").is_err());
+    }
+
+    #[test]
+    fn resource_args_are_keyed_by_resource() {
+        let error = resource_args(r#"{"cpus": 2}"#).expect_err("an option at the top");
+        assert_eq!(
+            error.hint.as_deref(),
+            Some(r#"write it as `{"local-container":{"cpus":2}}`"#)
+        );
+        let error = resource_args(r#"{"kubernetes": {}}"#).expect_err("another resource");
+        assert!(error.message.contains("this agent runs docker jobs"));
+        assert_eq!(
+            resource_args(r#"{"docker": {"cpus": 2}}"#).expect("good"),
+            object(&json!({"docker": {"cpus": 2}}))
+        );
+    }
+}

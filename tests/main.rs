@@ -1,0 +1,15 @@
+//! All tests that use the program from outside, in one binary: a module each.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the rule is about the agent; a test starts what it tests"
+)]
+
+mod agent;
+mod architecture;
+mod cli;
+mod common;
+mod docker;
+mod golden;
+mod properties;
+mod queue;
