@@ -46,6 +46,8 @@ pub enum Command {
     Item(ItemArgs),
     /// Shows the agent's configuration
     Config(ConfigArgs),
+    /// Says who you are for W&B, and where the key comes from
+    Whoami(WhoamiArgs),
 }
 
 /// Which queue, and with which settings: the same for every command.
@@ -421,4 +423,14 @@ pub struct ConfigShowArgs {
 
     #[command(flatten)]
     pub agent: AgentArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct WhoamiArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub backend: BackendArgs,
 }
