@@ -35,17 +35,14 @@ impl Link {
         }
     }
 
-    /// The server answered, whatever it said.
+    /// The server answered and took the key, whatever it said.
     pub fn answered(&self) {
         let mut state = self.state();
-        state.failures = 0;
-        state.quiet_until = None;
-        state.refused = false;
         state.answers += 1;
-        if let Some(since) = state.offline_since.take() {
-            let seconds = since.elapsed().as_secs();
-            log::info!("{} answers again, after {seconds} s", self.server);
+        if std::mem::take(&mut state.refused) {
+            log::info!("{} takes the key again", self.server);
         }
+        self.reached(&mut state);
     }
 
     /// A request had no answer. `after`: the server asked to be left alone for so long.
@@ -68,11 +65,19 @@ impl Link {
 
     /// The server did not take the key.
     pub fn refused(&self, why: &str) {
-        self.answered();
         let mut state = self.state();
-        if !state.refused {
-            state.refused = true;
+        self.reached(&mut state);
+        if !std::mem::replace(&mut state.refused, true) {
             log::error!("{}: {why}", self.server);
+        }
+    }
+
+    fn reached(&self, state: &mut State) {
+        state.failures = 0;
+        state.quiet_until = None;
+        if let Some(since) = state.offline_since.take() {
+            let seconds = since.elapsed().as_secs();
+            log::info!("{} answers again, after {seconds} s", self.server);
         }
     }
 
@@ -90,7 +95,7 @@ impl Link {
         self.state().failures
     }
 
-    /// How many answers have ever come: a way to see whether others get through.
+    /// How many answers have ever come, refusals of the key apart: a way to see whether others get through.
     pub fn answers(&self) -> u64 {
         self.state().answers
     }

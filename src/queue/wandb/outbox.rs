@@ -24,7 +24,10 @@ use crate::failure::{Error, Result};
 /// How long the thread sleeps when nothing wakes it: another process may have left something.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// After so many failures in a row a report no longer holds up the others, if others get through.
+/// How often a process that delivers nothing looks whether the one that does has ended.
+const LOCK_AGAIN: Duration = Duration::from_secs(1);
+
+/// After so many failures while others got through, a report no longer holds up the others.
 const STUBBORN: u32 = 5;
 
 /// The folder and its thread.
@@ -34,6 +37,8 @@ pub struct Outbox {
 
 struct Shared {
     folder: PathBuf,
+    /// The server that reports are delivered to; those for others are somebody else's.
+    server: String,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -64,6 +69,7 @@ impl Outbox {
             .map_err(|cause| refused(&cause))?;
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
+            server: client.base_url().to_owned(),
             state: Mutex::default(),
             changed: Condvar::new(),
         });
@@ -104,7 +110,7 @@ impl Outbox {
         let until = Instant::now() + bound;
         let mut state = self.shared.state();
         loop {
-            let left = names(&self.shared.folder).len();
+            let left = self.shared.deliverable().count();
             let now = Instant::now();
             if left == 0 || now >= until {
                 return left;
@@ -132,6 +138,17 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The reports that this process can deliver, the oldest first.
+    fn deliverable(&self) -> impl Iterator<Item = Report> {
+        let names = names(&self.folder).into_iter();
+        names.filter_map(|name| self.read(&name))
+    }
+
+    /// The report of that name, when it is for our server and of a program that is not newer.
+    fn read(&self, name: &str) -> Option<Report> {
+        read(&self.folder.join(name)).filter(|report| report.server == self.server)
+    }
+
     /// Sleeps until something is put in, the end comes, or `wait` is over. Gives whether to go on.
     fn sleep(&self, wait: Duration) -> bool {
         let state = self.state();
@@ -156,11 +173,13 @@ struct Delivery {
 struct Progress {
     /// Failures in a row.
     failures: u32,
+    /// Those of them between which others had answers from the server: an outage has none.
+    alone: u32,
     /// Answers that asked for a later try.
     tries: usize,
     /// Not before this.
     due: Instant,
-    /// The answers that anybody had from the server when it last failed.
+    /// The answers that anybody had had from the server when it last failed.
     answers: u64,
 }
 
@@ -191,7 +210,7 @@ impl Delivery {
                 Ok(_) => {}
                 Err(cause) => log::error!("cannot open {}: {cause}", path.display()),
             }
-            if !self.shared.sleep(LOOK_AGAIN) {
+            if !self.shared.sleep(LOCK_AGAIN) {
                 return None;
             }
         }
@@ -206,11 +225,10 @@ impl Delivery {
             if self.shared.state().ending {
                 break;
             }
-            let path = self.shared.folder.join(&name);
-            let Some(report) = read(&path) else { continue };
-            if report.server != self.client.base_url() {
+            let Some(report) = self.shared.read(&name) else {
                 continue;
-            }
+            };
+            let path = self.shared.folder.join(&name);
             let goes_on = self.deliver(&name, &path, report);
             if let Some(progress) = self.progress.get(&name) {
                 wait = wait.min(progress.due.saturating_duration_since(Instant::now()));
@@ -227,35 +245,35 @@ impl Delivery {
         let answers = self.client.transport.link.answers();
         let mut progress = self.progress.get(name).copied().unwrap_or(Progress {
             failures: 0,
+            alone: 0,
             tries: 0,
             due: Instant::now(),
             answers,
         });
         // A server that answers others again is worth a try before the pause is over.
-        let is_back = progress.failures < STUBBORN && answers > progress.answers;
-        let waits = progress.due > Instant::now();
-        if waits && !(progress.failures > 0 && is_back) {
-            return !progress.blocks(answers);
+        let is_back = progress.blocks() && answers > progress.answers;
+        if progress.due > Instant::now() && !is_back {
+            return !progress.blocks();
         }
         loop {
             match report.deliver(&self.client, &mut self.runs, progress.tries) {
                 Ok(Next::Done) => return self.forget(name, path),
                 Ok(Next::Step(work)) => {
                     report.work = work;
-                    (progress.failures, progress.tries) = (0, 0);
+                    (progress.failures, progress.alone, progress.tries) = (0, 0, 0);
                     if let Err(error) = write(path, &report) {
                         log::error!("item {}: {error}", report.item);
                     }
                 }
                 Ok(Next::Later(pause)) => {
-                    progress.failures = 0;
+                    (progress.failures, progress.alone) = (0, 0);
                     progress.tries += 1;
                     progress.due = Instant::now() + pause;
                     self.progress.insert(name.to_owned(), progress);
                     return true;
                 }
                 Err(error) if is_unreachable(&error) || is_refused(&error) => {
-                    return self.failed(name, progress, answers);
+                    return self.failed(name, progress);
                 }
                 Err(error) => {
                     log::error!("item {}: a report was given up: {error}", report.item);
@@ -274,26 +292,27 @@ impl Delivery {
         true
     }
 
-    fn failed(&mut self, name: &str, mut progress: Progress, answers: u64) -> bool {
+    /// Plans the next try. Gives whether the next report may go.
+    fn failed(&mut self, name: &str, mut progress: Progress) -> bool {
         let link = &self.client.transport.link;
-        let first = progress.failures == 0;
+        let answers = link.answers();
+        if progress.failures > 0 && answers > progress.answers {
+            progress.alone += 1;
+        }
+        progress.answers = answers;
         progress.failures = progress.failures.saturating_add(1);
         let doubled = 2_u32.pow((progress.failures - 1).min(6));
         let pause = self.client.transport.timing.redelivery * doubled;
         progress.due = Instant::now() + pause.max(link.quiet_for().unwrap_or_default());
-        if first {
-            progress.answers = answers;
-        }
-        let blocks = progress.blocks(link.answers());
         self.progress.insert(name.to_owned(), progress);
-        !blocks
+        !progress.blocks()
     }
 }
 
 impl Progress {
     /// Does this report hold up the ones behind it?
-    fn blocks(&self, answers: u64) -> bool {
-        self.failures > 0 && (self.failures < STUBBORN || answers == self.answers)
+    fn blocks(&self) -> bool {
+        self.failures > 0 && self.alone < STUBBORN
     }
 }
 

@@ -365,7 +365,8 @@ mod tests {
 
     #[test]
     fn the_message_quotes_the_last_lines_whole_characters_only() {
-        let details: String = (0..30).map(|n| format!("línea {n}\n")).collect();
+        let lines: Vec<String> = (0..30).map(|n| format!("línea {n}")).collect();
+        let details = lines.join("\n");
         let quoted = last_lines(&details);
         assert!(quoted.ends_with("línea 29"), "{quoted}");
         assert!(!quoted.contains("línea 19"), "{quoted}");

@@ -45,7 +45,7 @@ impl Trouble {
         match self {
             Trouble::NotAsked(why) | Trouble::NotSent(why) | Trouble::Lost { why, .. } => {
                 Error::new(Kind::Queue, format!("{server} cannot be reached: {why}"))
-                    .hint("it is asked again; proxies are taken from `HTTPS_PROXY` and `NO_PROXY`, certificates from the system or `SSL_CERT_FILE`")
+                    .hint("proxies are taken from `HTTPS_PROXY` and `NO_PROXY`, certificates from the system or `SSL_CERT_FILE`")
             }
             Trouble::Refused(why) => Error::new(Kind::Config, format!("{server}: {why}"))
                 .hint("run `wandb login` or set `WANDB_API_KEY` to a key of this server"),
