@@ -46,6 +46,8 @@ pub enum Command {
     Item(ItemArgs),
     /// Shows the agent's configuration
     Config(ConfigArgs),
+    /// Says who you are for W&B, and where the key comes from
+    Whoami(WhoamiArgs),
 }
 
 /// Which queue, and with which settings: the same for every command.
@@ -59,6 +61,11 @@ pub struct BackendArgs {
     /// The agent's configuration file [default: ~/.config/wandb/launch-config.yaml, where it exists]
     #[arg(long = "agent-config", value_name = "FILE")]
     pub agent_config: Option<PathBuf>,
+
+    /// The address of the W&B server [default: `WANDB_BASE_URL`, the configuration file, W&B's settings,
+    /// then W&B's own]
+    #[arg(long, alias = "url", value_name = "URL")]
+    pub base_url: Option<String>,
 }
 
 /// `--local ITEM` is a likelier slip than a database with a bare name, so a bare name is refused.
@@ -101,6 +108,11 @@ pub struct AgentArgs {
     /// holds `queue.db`
     #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = "", value_parser = local_path)]
     pub local: Option<PathBuf>,
+
+    /// The address of the W&B server [default: `WANDB_BASE_URL`, the configuration file, W&B's settings,
+    /// then W&B's own]
+    #[arg(long, alias = "url", value_name = "URL")]
+    pub base_url: Option<String>,
 
     /// Work until the queues are empty and the jobs have ended, then exit: 0 when all succeeded, 1 otherwise
     #[arg(long)]
@@ -411,4 +423,14 @@ pub struct ConfigShowArgs {
 
     #[command(flatten)]
     pub agent: AgentArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct WhoamiArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub backend: BackendArgs,
 }

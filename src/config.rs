@@ -2,6 +2,7 @@
 //! every value with its origin. After this no code asks whether a flag was given.
 
 mod file;
+pub mod identity;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,6 +16,7 @@ use crate::failure::{Error, Kind, Result};
 use crate::launch::command::Secret;
 use crate::launch::plan::Server;
 use file::{Builder, File};
+use identity::{Identity, Said};
 
 /// The environment of this process, read once at the start.
 #[derive(Debug, Clone, Default)]
@@ -191,6 +193,10 @@ pub struct AgentConfig {
     pub environment: Setting<Value>,
     /// W&B's key, where there is one. Never printed.
     pub api_key: Option<Setting<Secret>>,
+    /// Where the key was looked for, as far as none was found.
+    pub key_looked_for: Vec<String>,
+    /// What the owner should know about address and key, a sentence each. For whoever talks to W&B.
+    pub identity_warnings: Vec<String>,
     /// The folder for the agent's own files.
     pub state_folder: PathBuf,
 }
@@ -200,6 +206,7 @@ pub struct AgentConfig {
 struct Flags<'a> {
     config: Option<(&'static str, &'a Path)>,
     local: Option<&'a Path>,
+    base_url: Option<&'a str>,
     entity: Option<&'a str>,
     queues: &'a [String],
     max_jobs: Option<i64>,
@@ -214,6 +221,7 @@ impl AgentConfig {
             &Flags {
                 config: args.config.as_deref().map(|path| ("--config", path)),
                 local: args.local.as_deref(),
+                base_url: args.base_url.as_deref(),
                 entity: args.entity.as_deref(),
                 queues: &args.queue,
                 max_jobs: args.max_jobs,
@@ -233,6 +241,7 @@ impl AgentConfig {
                     .as_deref()
                     .map(|path| ("--agent-config", path)),
                 local: args.local.as_deref(),
+                base_url: args.base_url.as_deref(),
                 ..Flags::default()
             },
             environment,
@@ -254,11 +263,9 @@ impl AgentConfig {
         match &self.backend.value {
             Backend::Local(path) => Ok(path.clone()),
             Backend::Wandb => Err(no_wandb_queues(self)),
-            Backend::Unset => Err(Error::new(
-                Kind::Config,
-                "no queue to poll: there is no W&B key (`WANDB_API_KEY` is not set), and the embedded queue was not chosen",
-            )
-            .hint("for the embedded queue add `--local`, or write `backend: local` into launch-config.yaml; for W&B set `WANDB_API_KEY`")),
+            Backend::Unset => Err(identity::no_key(&self.key_looked_for)
+                .within("no queue to poll: the embedded queue was not chosen")
+                .hint("for the embedded queue add `--local`, or write `backend: local` into launch-config.yaml; for W&B run `wandb login` or set `WANDB_API_KEY`")),
         }
     }
 
@@ -349,25 +356,26 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
     let from_file = || Origin::File(path.clone());
     let in_file = |key: &str| format!("{}: `{key}`", path.display());
 
-    let api_key = environment.get("WANDB_API_KEY").map(|key| Setting {
-        value: Secret::new(key),
-        origin: Origin::Variable("WANDB_API_KEY"),
-    });
+    let identity = Identity::find(
+        &Said {
+            base_url_flag: flags.base_url.map(str::to_owned),
+            base_url_file: file.base_url.clone(),
+            entity_flag: flags.entity.map(str::to_owned),
+            entity_file: file.entity.clone(),
+        },
+        environment,
+        &path,
+    )?;
     let verbosity = (flags.verbosity > 0).then_some(flags.verbosity);
     Ok(AgentConfig {
-        backend: backend(flags, &file, &path, &state_folder, api_key.is_some())?,
-        entity: Setting::default(None)
-            .or(file.entity.clone().map(Some), from_file())
-            .or(
-                environment
-                    .get("WANDB_ENTITY")
-                    .map(|name| Some(name.to_owned())),
-                Origin::Variable("WANDB_ENTITY"),
-            )
-            .or(
-                flags.entity.map(|name| Some(name.to_owned())),
-                Origin::Flag("--entity"),
-            ),
+        backend: backend(
+            flags,
+            &file,
+            &path,
+            &state_folder,
+            identity.api_key.as_ref(),
+        )?,
+        entity: identity.entity,
         queues: Setting::default(Vec::new())
             .or(file.queues(), from_file())
             .or(
@@ -408,16 +416,13 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
             .or(verbosity, Origin::Flag("-v")),
         secure_mode: Setting::default(false).or(file.secure_mode, from_file()),
         env_macros: Setting::default(Vec::new()).or(file.env_macros(), from_file()),
-        base_url: Setting::default("https://api.wandb.ai".to_owned())
-            .or(file.base_url.clone(), from_file())
-            .or(
-                environment.get("WANDB_BASE_URL").map(str::to_owned),
-                Origin::Variable("WANDB_BASE_URL"),
-            ),
+        base_url: identity.base_url,
         builder: Setting::default(None).or(file.builder(&path)?.map(Some), from_file()),
         registry: Setting::default(Value::Null).or(file.registry.clone(), from_file()),
         environment: Setting::default(Value::Null).or(file.environment.clone(), from_file()),
-        api_key,
+        api_key: identity.api_key,
+        key_looked_for: identity.looked,
+        identity_warnings: identity.warnings,
         state_folder,
     })
 }
@@ -450,7 +455,7 @@ fn backend(
     file: &File,
     path: &Path,
     state_folder: &Path,
-    has_key: bool,
+    api_key: Option<&Setting<Secret>>,
 ) -> Result<Setting<Backend>> {
     if let Some(local) = flags.local {
         return Ok(Setting {
@@ -473,11 +478,13 @@ fn backend(
             format!("{}: `backend` is `{other}`", path.display()),
         )
         .hint("it is `local` (the embedded queue) or `wandb`")),
-        None if has_key => Ok(Setting {
-            value: Backend::Wandb,
-            origin: Origin::Variable("WANDB_API_KEY"),
+        None => Ok(match api_key {
+            Some(key) => Setting {
+                value: Backend::Wandb,
+                origin: key.origin.clone(),
+            },
+            None => Setting::default(Backend::Unset),
         }),
-        None => Ok(Setting::default(Backend::Unset)),
     }
 }
 
@@ -548,6 +555,7 @@ mod tests {
             log_file: None,
             verbose: 0,
             local: None,
+            base_url: None,
             once: false,
             dry_run: false,
         }
@@ -598,6 +606,31 @@ mod tests {
             config.max_jobs.origin,
             Origin::Variable("WANDB_LAUNCH_MAX_JOBS")
         );
+    }
+
+    #[test]
+    fn a_key_of_the_netrc_chooses_wandb_and_the_owner_can_choose_otherwise() {
+        let home = tempfile::tempdir().expect("a folder");
+        std::fs::write(
+            home.path().join(".netrc"),
+            "machine api.wandb.ai login user password sesame-sesame\n",
+        )
+        .expect("written");
+        let vars = environment(&[("HOME", home.path().to_str().expect("UTF-8"))]);
+        let config =
+            AgentConfig::for_command(&BackendArgs::default(), &vars).expect("a good config");
+        assert_eq!(config.backend.value, Backend::Wandb);
+        assert_eq!(
+            config.backend.origin,
+            Origin::File(home.path().join(".netrc"))
+        );
+        assert_eq!(config.identity_warnings.len(), 1, "the file is open to all");
+        let local = BackendArgs {
+            local: Some(PathBuf::from("./q.db")),
+            ..BackendArgs::default()
+        };
+        let config = AgentConfig::for_command(&local, &vars).expect("a good config");
+        assert_eq!(config.backend.value, Backend::Local("./q.db".into()));
     }
 
     #[test]

@@ -13,3 +13,4 @@ mod docker;
 mod golden;
 mod properties;
 mod queue;
+mod wandb;

@@ -11,6 +11,7 @@ mod queue;
 mod queue_check;
 mod render;
 mod table;
+mod whoami;
 
 pub use queue::queue_config;
 
@@ -32,6 +33,7 @@ pub fn run(cli: Cli, environment: &Environment) -> Result<ExitCode> {
         Command::Queue(args) => queue::run(&args, environment),
         Command::Items(args) => items::run(&args, environment),
         Command::Item(args) => item::run(&args, environment),
+        Command::Whoami(args) => whoami::run(&args, environment),
     }
 }
 

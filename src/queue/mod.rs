@@ -2,6 +2,7 @@
 //! its implementations share. A queue talks; it neither builds an argv nor runs anything.
 
 pub mod local;
+pub mod wandb;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -133,6 +134,22 @@ pub struct StopRequest {
     pub item: ItemId,
     /// Who knows of it.
     pub told: Told,
+}
+
+/// What one exchange with a queue brought.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Polled {
+    /// The items taken, at most one of each queue asked.
+    pub items: Vec<RunQueueItem>,
+}
+
+/// What people asked of an agent and its jobs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Signals {
+    /// Items in hand that someone asked to stop.
+    pub stop: Vec<ItemId>,
+    /// The agent itself was told to take nothing more.
+    pub stop_polling: bool,
 }
 
 /// What an agent says it is doing, in W&B's words.

@@ -1,0 +1,82 @@
+//! From a lease to a claim: the one step that decides whether a job runs here. See the folder's own words on what
+//! each answer means.
+
+use serde_json::json;
+
+use super::{Ack, WandbQueue};
+use crate::failure::{Error, Kind, Result};
+use crate::queue::{AgentId, ItemId};
+
+const ACK: &str = "mutation ackRunQueueItem($itemId: ID!, $runId: String!) {
+  ackRunQueueItem(input: {runQueueItemId: $itemId, runName: $runId}) { success }
+}";
+
+impl WandbQueue {
+    /// Claims an item for a run. `false`: somebody else has it, and it must be neither run nor failed.
+    ///
+    /// Repeats within a bound while the server cannot be reached. After that the error is one of
+    /// [`is_unreachable`](super::transport::is_unreachable), and the caller calls again with the same run until it has
+    /// an answer: the item may be ours already, and then nobody else will ever run it. What earlier calls could not
+    /// find out is remembered.
+    pub fn ack(&self, _agent: &AgentId, item: &ItemId, run_id: &str) -> Result<bool> {
+        let queue = self.remember_try(item, run_id)?;
+        let variables = json!({"itemId": item.0, "runId": run_id});
+        let transport = &self.client.transport;
+        let answer =
+            transport.repeated_with(ACK, &variables, || self.set_ack(item, Ack::Uncertain));
+        let uncertain = self
+            .held()
+            .get(item)
+            .is_some_and(|held| held.ack == Ack::Uncertain);
+        let claimed = match answer {
+            Ok(data) if data["ackRunQueueItem"]["success"] == json!(true) => true,
+            Ok(_) if uncertain => self.carries_our_run(item, &queue, run_id)?,
+            Ok(_) => false,
+            // A repetition may also be refused in words.
+            Err(error) if uncertain && error.kind == Kind::Input => {
+                if !self.carries_our_run(item, &queue, run_id)? {
+                    return Err(error);
+                }
+                true
+            }
+            Err(error) => return Err(error),
+        };
+        if claimed {
+            self.set_ack(item, Ack::Claimed);
+        } else {
+            self.held().remove(item);
+        }
+        Ok(claimed)
+    }
+
+    fn remember_try(&self, item: &ItemId, run_id: &str) -> Result<String> {
+        let mut all = self.held();
+        let held = all.get_mut(item).ok_or_else(|| {
+            Error::input(format!(
+                "item {item} was not taken from a queue by this agent"
+            ))
+        })?;
+        held.run_id = Some(run_id.to_owned());
+        Ok(held.queue.clone())
+    }
+
+    fn set_ack(&self, item: &ItemId, ack: Ack) {
+        if let Some(held) = self.held().get_mut(item) {
+            held.ack = ack;
+        }
+    }
+
+    /// Does the item carry the run that we made up for it? A server that cannot say so leaves us without the item.
+    fn carries_our_run(&self, item: &ItemId, queue: &str, run_id: &str) -> Result<bool> {
+        match self.client.find_item(item, [queue]) {
+            Ok(found) => Ok(found.is_some_and(|found| found.run_id.as_deref() == Some(run_id))),
+            Err(error) if error.kind == Kind::Input => {
+                log::warn!(
+                    "item {item}: whether it was claimed as run {run_id} cannot be read back, so it is not run here: {error}"
+                );
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
