@@ -258,15 +258,14 @@ impl AgentConfig {
         }
     }
 
-    /// The database that the agent polls. The agent runs what others push, so here somebody must have chosen.
-    pub fn agent_database(&self) -> Result<PathBuf> {
-        match &self.backend.value {
-            Backend::Local(path) => Ok(path.clone()),
-            Backend::Wandb => Err(no_wandb_queues(self)),
-            Backend::Unset => Err(identity::no_key(&self.key_looked_for)
-                .within("no queue to poll: the embedded queue was not chosen")
-                .hint("for the embedded queue add `--local`, or write `backend: local` into launch-config.yaml; for W&B run `wandb login` or set `WANDB_API_KEY`")),
+    /// An error when nobody chose where the agent's work comes from: it runs what others push, so somebody must have.
+    pub fn check_backend(&self) -> Result<()> {
+        if self.backend.value != Backend::Unset {
+            return Ok(());
         }
+        Err(identity::no_key(&self.key_looked_for)
+            .within("no queue to poll: the embedded queue was not chosen")
+            .hint("for the embedded queue add `--local`, or write `backend: local` into launch-config.yaml; for W&B run `wandb login` or set `WANDB_API_KEY`"))
     }
 
     /// W&B's server, when jobs are told about one: not with the embedded queue, where there is neither server nor key.

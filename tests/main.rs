@@ -6,6 +6,7 @@
 )]
 
 mod agent;
+mod agent_on_wandb;
 mod architecture;
 mod cli;
 mod common;

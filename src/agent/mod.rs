@@ -106,7 +106,7 @@ pub struct Agent {
 impl Agent {
     /// Registers the agent with its queues. `once`: end when there is no more work.
     pub fn new(
-        config: AgentConfig,
+        mut config: AgentConfig,
         environment: &BTreeMap<String, String>,
         queue: Arc<dyn Queue>,
         terminal: Terminal,
@@ -115,6 +115,9 @@ impl Agent {
     ) -> Result<Agent> {
         let info = agent_info(&config)?;
         let agent = queue.register(&info)?;
+        if let Some(entity) = queue.entity() {
+            config.entity.value = Some(entity);
+        }
         let (sender, events) = channel();
         let now = Instant::now();
         let shared = Arc::new(Shared {
@@ -431,7 +434,8 @@ impl Agent {
 
     fn say_once(&mut self, error: &Error) {
         let text = error.to_string();
-        if self.said.as_ref() != Some(&text) {
+        let told = error.kind == Kind::Queue && self.shared.queue.tells_of_outages();
+        if !told && self.said.as_ref() != Some(&text) {
             log::error!(
                 "{text}{}",
                 error
@@ -440,8 +444,8 @@ impl Agent {
                     .map(|hint| format!(" (hint: {hint})"))
                     .unwrap_or_default()
             );
-            self.said = Some(text);
         }
+        self.said = Some(text);
     }
 }
 

@@ -2,26 +2,28 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, Backend};
 use crate::failure::{Error, Result};
 
 /// Held while it lives; the kernel lets it go with the process, however that ends.
 #[derive(Debug)]
 pub struct OnceLock(#[expect(dead_code, reason = "the open file is the lock")] File);
 
-/// Takes the lock for these queues of this database; `None` when another process has it.
-pub fn lock(config: &AgentConfig, database: &Path) -> Result<Option<OnceLock>> {
+/// Takes the lock for these queues of this backend; `None` when another process has it.
+pub fn lock(config: &AgentConfig) -> Result<Option<OnceLock>> {
     let mut queues = config.queues.value.clone();
     queues.sort();
+    let place = match &config.backend.value {
+        Backend::Local(database) => database.to_string_lossy().into_owned(),
+        Backend::Wandb | Backend::Unset => {
+            format!("{} {:?}", config.base_url.value, config.entity.value)
+        }
+    };
     let mut hash = Sha256::new();
-    for part in [database.to_string_lossy().into_owned()]
-        .iter()
-        .chain(&queues)
-    {
+    for part in std::iter::once(&place).chain(&queues) {
         hash.update(part.as_bytes());
         hash.update([0]);
     }

@@ -1,27 +1,33 @@
 //! `launch-agent` without a subcommand, and `launch-agent agent`: the agent, `--once` and `--dry-run`.
 
-use std::fs::OpenOptions;
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
 
 use super::{print, say};
 use crate::agent::{self, Agent, once};
 use crate::cli::AgentArgs;
-use crate::config::{AgentConfig, Environment};
+use crate::config::{AgentConfig, Backend, Environment};
 use crate::failure::{Error, Result};
 use crate::host::engine;
+use crate::queue::Queue;
 use crate::queue::local::LocalQueue;
+use crate::queue::wandb::{Connection, WandbQueue};
 
 pub fn run(args: &AgentArgs, environment: &Environment) -> Result<ExitCode> {
     let config = AgentConfig::for_agent(args, environment)?;
-    let database = config.agent_database()?;
+    config.check_backend()?;
     if args.dry_run {
-        return dry_run(&config, environment, &LocalQueue::open_existing(&database)?);
+        return dry_run(&config, environment);
     }
     start_logger(&config)?;
     let _lock = if args.once {
-        let Some(lock) = once::lock(&config, &database)? else {
+        let Some(lock) = once::lock(&config)? else {
             say("another `launch-agent --once` is at work on these queues");
             return Ok(ExitCode::SUCCESS);
         };
@@ -29,14 +35,13 @@ pub fn run(args: &AgentArgs, environment: &Environment) -> Result<ExitCode> {
     } else {
         None
     };
-    let queue = LocalQueue::open_existing(&database)?;
+    let (queue, logs_folder) = open_queue(&config, environment)?;
     engine::version()?;
-    let logs_folder = queue.logs_folder()?;
     let terminal = Arc::new(Mutex::new(std::io::stdout()));
     let agent = Agent::new(
         config,
         environment.all(),
-        Arc::new(queue),
+        queue,
         terminal,
         logs_folder,
         args.once,
@@ -49,12 +54,54 @@ pub fn run(args: &AgentArgs, environment: &Environment) -> Result<ExitCode> {
     })
 }
 
-fn dry_run(
+/// The queue of the chosen backend, and the folder for the logs of its jobs.
+fn open_queue(
     config: &AgentConfig,
     environment: &Environment,
-    queue: &LocalQueue,
-) -> Result<ExitCode> {
-    match agent::next_plan(config, environment.all(), queue)? {
+) -> Result<(Arc<dyn Queue>, PathBuf)> {
+    if config.backend.value != Backend::Wandb {
+        let queue = LocalQueue::open_existing(&config.local_database()?)?;
+        let logs = queue.logs_folder()?;
+        return Ok((Arc::new(queue), logs));
+    }
+    for warning in &config.identity_warnings {
+        log::warn!("{warning}");
+    }
+    let shown = config
+        .entries()
+        .into_iter()
+        .map(|(key, value, _)| (key.to_owned(), value));
+    let version = environment.get("WANDB_AGENT_VERSION").map_or_else(
+        || concat!("launch-agent@", env!("CARGO_PKG_VERSION")).to_owned(),
+        str::to_owned,
+    );
+    let queue = WandbQueue::open(
+        Connection::of(config, environment)?,
+        &config.state_folder.join("outbox"),
+        Value::Object(shown.collect()),
+        version,
+    )?;
+    let logs = config.state_folder.join("logs");
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&logs)
+        .map_err(|cause| {
+            Error::system(
+                format_args!("cannot make the folder {}", logs.display()),
+                cause,
+            )
+        })?;
+    Ok((Arc::new(queue), logs))
+}
+
+fn dry_run(config: &AgentConfig, environment: &Environment) -> Result<ExitCode> {
+    if config.backend.value == Backend::Wandb {
+        return Err(Error::input("W&B shows a job's spec only to the agent that takes it, so there is no `--dry-run`")
+            .hint("render the spec that was pushed: `launch-agent render --spec FILE --queue-config FILE`"));
+    }
+    let queue = LocalQueue::open_existing(&config.local_database()?)?;
+    match agent::next_plan(config, environment.all(), &queue)? {
         None => say("nothing to take"),
         Some((item, plan)) => {
             say(format_args!(

@@ -288,6 +288,14 @@ impl Queue for LocalQueue {
         LOOK_EVERY
     }
 
+    fn entity(&self) -> Option<String> {
+        None
+    }
+
+    fn tells_of_outages(&self) -> bool {
+        false
+    }
+
     fn may_run(&self, _spec: &LaunchSpec) -> Result<()> {
         // The embedded queue knows of no sweeps: whoever pushed the run decides.
         Ok(())

@@ -85,6 +85,12 @@ pub trait Queue: Send + Sync {
     /// How long to wait before the signals are looked at again, when nothing wakes the agent.
     fn signals_every(&self) -> Duration;
 
+    /// The entity that the queues belong to, for the job's environment; `None` where there are no entities.
+    fn entity(&self) -> Option<String>;
+
+    /// Does the queue itself say, once, that it cannot be reached and that it is back?
+    fn tells_of_outages(&self) -> bool;
+
     /// An error when the job may not run now, for a reason that its queue knows: a sweep that has ended.
     fn may_run(&self, spec: &LaunchSpec) -> Result<()>;
 
@@ -101,8 +107,8 @@ pub trait Queue: Send + Sync {
     /// Reports how an item ended. `false`: the item is no longer this agent's, and nothing was changed.
     fn finish(&self, agent: &AgentId, item: &ItemId, ended: &Ended) -> Result<bool>;
 
-    /// Calls `wake` whenever there may be something new, from a thread of its own, until the queue is dropped.
-    /// Waking too often is harmless, missing a change for longer than a second is not.
+    /// Calls `wake` whenever there may be something new, from a thread of its own, until the queue is dropped. Waking
+    /// too often is harmless. A queue that hears of nothing returns at once, and is polled.
     fn watch(&self, agent: &AgentId, wake: Box<dyn Fn() + Send>) -> Result<()>;
 
     /// Says that the agent has ended. Returns within seconds, whatever is still to be delivered.
@@ -134,22 +140,6 @@ pub struct StopRequest {
     pub item: ItemId,
     /// Who knows of it.
     pub told: Told,
-}
-
-/// What one exchange with a queue brought.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Polled {
-    /// The items taken, at most one of each queue asked.
-    pub items: Vec<RunQueueItem>,
-}
-
-/// What people asked of an agent and its jobs.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Signals {
-    /// Items in hand that someone asked to stop.
-    pub stop: Vec<ItemId>,
-    /// The agent itself was told to take nothing more.
-    pub stop_polling: bool,
 }
 
 /// What an agent says it is doing, in W&B's words.

@@ -166,13 +166,18 @@ impl Sandbox {
         self.run(&[&["--local", "-q", "q", "--once"], arguments].concat())
     }
 
-    /// Starts the agent; it is ended when the value is dropped.
+    /// Starts an agent of the embedded queue `q`; it is ended when the value is dropped.
     pub fn start_agent(&self, arguments: &[&str]) -> Agent {
+        self.start(&[&["--local", "-q", "q"], arguments].concat())
+    }
+
+    /// Starts an agent with just these arguments.
+    pub fn start(&self, arguments: &[&str]) -> Agent {
         let log = fs::File::create(self.path("agent.err")).expect("a file");
         let out = fs::File::create(self.path("agent.out")).expect("a file");
-        let all = [&["--local", "-q", "q"], arguments].concat();
+        let mut command = self.command(arguments);
         Agent(
-            self.command(&all)
+            command
                 .stdout(out)
                 .stderr(log)
                 .spawn()

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use launch_agent::failure::{Error, Kind};
+use launch_agent::queue::Queue as _;
 use launch_agent::queue::wandb::WandbQueue;
 use launch_agent::queue::wandb::transport::{is_refused, is_unreachable};
 use launch_agent::queue::{AgentId, AgentStatus, ItemId, Push};
@@ -272,7 +273,7 @@ fn trouble_with_one_queue_does_not_cost_the_item_of_another() {
     let polled = queue
         .poll(&agent, AgentStatus::Polling, 0, &queues)
         .expect("a part of an answer");
-    assert_eq!(polled.items.len(), 1);
+    assert_eq!(polled.len(), 1);
 }
 
 #[test]

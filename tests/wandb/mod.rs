@@ -15,7 +15,9 @@ use launch_agent::launch::command::Secret;
 use launch_agent::queue::wandb::proxy::Proxies;
 use launch_agent::queue::wandb::transport::Timing;
 use launch_agent::queue::wandb::{Connection, WandbQueue};
-use launch_agent::queue::{AgentId, AgentInfo, AgentStatus, ItemId, RunQueueItem, Signals};
+use launch_agent::queue::{
+    AgentId, AgentInfo, AgentStatus, ItemId, Queue, RunQueueItem, Signals, StopRequest, Told,
+};
 use serde_json::{Value, json};
 
 use crate::common::peer::{How, KEY, Peer};
@@ -139,7 +141,7 @@ fn spec() -> Value {
 fn pop(queue: &WandbQueue, agent: &AgentId) -> Option<RunQueueItem> {
     let queues = ["q".to_owned()];
     let polled = queue.poll(agent, AgentStatus::Polling, 0, &queues);
-    polled.expect("answered").items.pop()
+    polled.expect("answered").pop()
 }
 
 #[test]
@@ -182,13 +184,12 @@ fn an_agent_registers_with_three_requests_and_polls_all_its_queues_with_one() {
         .expect("answered");
     assert_eq!(place.peer.requests().len(), 4);
     let taken: Vec<(&str, &str)> = polled
-        .items
         .iter()
         .map(|item| (item.id.0.as_str(), item.queue.as_str()))
         .collect();
     assert_eq!(taken, [(second.as_str(), "other"), (first.as_str(), "q")]);
-    assert_eq!(polled.items[0].spec, json!({"project": "ünïcödé 🚀"}));
-    assert_eq!(polled.items[1].spec, spec());
+    assert_eq!(polled[0].spec, json!({"project": "ünïcödé 🚀"}));
+    assert_eq!(polled[1].spec, spec());
 }
 
 #[test]
@@ -268,7 +269,13 @@ fn stops_are_seen_where_the_run_is_and_all_in_one_request() {
     let before = place.peer.requests().len();
     let signals = queue.signals(&agent, &items).expect("answered");
     assert_eq!(place.peer.requests().len() - before, 1);
-    assert_eq!(signals.stop, [second]);
+    assert_eq!(
+        signals.stop,
+        [StopRequest {
+            item: second,
+            told: Told::JobToo
+        }]
+    );
     assert!(!signals.stop_polling);
 
     place.peer.model().agents[0].stop_polling = true;
@@ -354,7 +361,13 @@ fn the_agent_of_an_earlier_process_is_taken_up_again() {
     let signals = queue
         .signals(&agent, std::slice::from_ref(&item))
         .expect("answered");
-    assert_eq!(signals.stop, [item]);
+    assert_eq!(
+        signals.stop,
+        [StopRequest {
+            item,
+            told: Told::JobToo
+        }]
+    );
 }
 
 #[test]

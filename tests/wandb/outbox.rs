@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use launch_agent::queue::{AgentStatus, ItemId, RunQueueItem};
+use launch_agent::queue::{AgentStatus, ItemId, Queue, RunQueueItem};
 use serde_json::json;
 
 use super::reports::{exited, failed};

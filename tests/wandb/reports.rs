@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use launch_agent::failure::{Error, Failure, Kind, Stage};
-use launch_agent::queue::{Ended, Exit, Outcome, StopReason};
+use launch_agent::queue::{Ended, Exit, Outcome, Queue, StopReason};
 use serde_json::json;
 
 use super::{Place, pop, spec};

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Ack, WandbQueue};
 use crate::failure::{Error, Kind, Result};
-use crate::queue::{AgentId, ItemId};
+use crate::queue::ItemId;
 
 const ACK: &str = "mutation ackRunQueueItem($itemId: ID!, $runId: String!) {
   ackRunQueueItem(input: {runQueueItemId: $itemId, runName: $runId}) { success }
@@ -18,7 +18,7 @@ impl WandbQueue {
     /// [`is_unreachable`](super::transport::is_unreachable), and the caller calls again with the same run until it has
     /// an answer: the item may be ours already, and then nobody else will ever run it. What earlier calls could not
     /// find out is remembered.
-    pub fn ack(&self, _agent: &AgentId, item: &ItemId, run_id: &str) -> Result<bool> {
+    pub(super) fn claim(&self, item: &ItemId, run_id: &str) -> Result<bool> {
         let queue = self.remember_try(item, run_id)?;
         let variables = json!({"itemId": item.0, "runId": run_id});
         let transport = &self.client.transport;

@@ -35,17 +35,24 @@ mod trouble;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::failure::{Result, Stage};
-use crate::queue::{AgentId, Ended, ItemId, RunQueueItem, Started};
+use crate::failure::{Error, Result, Stage};
+use crate::launch::spec::LaunchSpec;
+use crate::queue::{
+    AgentId, AgentInfo, AgentStatus, Ended, ItemId, Queue, RunQueueItem, Signals, Started,
+};
 pub use admin::{RemoteItem, RemoteQueue};
 pub use client::{Client, Connection, ListedQueue, QUEUES_PROJECT, Viewer};
 use outbox::Outbox;
 use polling::Pace;
 use report::{Report, Work};
+
+/// How often an agent says that it lives and hears what people want, as W&B's own does.
+const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// W&B's queues for one agent.
 pub struct WandbQueue {
@@ -119,48 +126,6 @@ impl WandbQueue {
         Ok(())
     }
 
-    /// W&B has no place for the command and the log of a job; both are on the agent's machine.
-    pub fn started(&self, item: &ItemId, started: &Started) -> Result<()> {
-        log::debug!("item {item}: its log is {}", started.log.display());
-        Ok(())
-    }
-
-    /// Shows a warning at the item (`updateRunQueueItemWarning`). An item has one text for warnings, so each
-    /// one is sent with those before it.
-    pub fn warn(&self, item: &ItemId, warning: &str) -> Result<()> {
-        let message = {
-            let mut all = self.held();
-            let Some(held) = all.get_mut(item) else {
-                return Ok(());
-            };
-            held.warnings.push(warning.to_owned());
-            held.warnings.join("\n")
-        };
-        self.report(
-            // The agent is needed for attachments alone, and a warning has none.
-            &AgentId(String::new()),
-            item,
-            Work::Warn {
-                stage: Stage::Agent.as_str().to_owned(),
-                message,
-            },
-        )
-    }
-
-    /// Takes the end of an item over. Never waits for the network: what there is to report goes to the outbox, and
-    /// from there to W&B, however long that takes. An error: it could not be written to disk.
-    pub fn finish(&self, agent: &AgentId, item: &ItemId, ended: &Ended) -> Result<bool> {
-        let Some(held) = self.held().get(item).cloned() else {
-            log::warn!("item {item}: it ended, and nothing is known of it here");
-            return Ok(false);
-        };
-        if let Some(work) = report::of_end(item, &held, ended) {
-            self.report(agent, item, work)?;
-        }
-        self.held().remove(item);
-        Ok(true)
-    }
-
     fn report(&self, agent: &AgentId, item: &ItemId, work: Work) -> Result<()> {
         self.outbox.put(&Report {
             version: report::VERSION,
@@ -200,5 +165,120 @@ impl WandbQueue {
     /// A thread that panicked left whole entries: each is put in or taken out at once.
     fn held(&self) -> MutexGuard<'_, HashMap<ItemId, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue for WandbQueue {
+    fn register(&self, agent: &AgentInfo) -> Result<AgentId> {
+        self.introduce(agent)
+    }
+
+    fn poll(
+        &self,
+        agent: &AgentId,
+        status: AgentStatus,
+        running: usize,
+        queues: &[String],
+    ) -> Result<Vec<RunQueueItem>> {
+        self.ask_for_work(agent, status, running, queues)
+    }
+
+    fn poll_every(&self, idle: Duration) -> Duration {
+        self.pause(idle)
+    }
+
+    fn signals(&self, agent: &AgentId, items: &[ItemId]) -> Result<Signals> {
+        self.ask_for_signals(agent, items)
+    }
+
+    fn signals_every(&self) -> Duration {
+        HEARTBEAT
+    }
+
+    fn entity(&self) -> Option<String> {
+        WandbQueue::entity(self).ok()
+    }
+
+    fn tells_of_outages(&self) -> bool {
+        true
+    }
+
+    // Runs of a sweep are for as long as the sweep goes on, as under W&B's own agent.
+    fn may_run(&self, spec: &LaunchSpec) -> Result<()> {
+        let Some(sweep) = spec.sweep_id.as_deref().filter(|sweep| !sweep.is_empty()) else {
+            return Ok(());
+        };
+        let entity = match &spec.entity {
+            Some(entity) => entity.clone(),
+            None => WandbQueue::entity(self)?,
+        };
+        let state = self
+            .client
+            .sweep_state(&entity, &spec.project.to_lowercase(), sweep)?;
+        match state.as_deref() {
+            Some("RUNNING" | "PAUSED") => Ok(()),
+            Some(state) => Err(Error::input(format!(
+                "the sweep `{sweep}` is {state}, and a run of a sweep is started only while it is RUNNING or PAUSED"
+            ))),
+            None => Err(Error::input(format!(
+                "there is no sweep `{sweep}` in {entity}/{}",
+                spec.project
+            ))),
+        }
+    }
+
+    fn ack(&self, _agent: &AgentId, item: &ItemId, run_id: &str) -> Result<bool> {
+        self.claim(item, run_id)
+    }
+
+    // W&B has no place for the command and the log of a job; both are on the agent's machine.
+    fn started(&self, item: &ItemId, started: &Started) -> Result<()> {
+        log::debug!("item {item}: its log is {}", started.log.display());
+        Ok(())
+    }
+
+    // Shows a warning at the item (`updateRunQueueItemWarning`). An item has one text for warnings, so each
+    // one is sent with those before it.
+    fn warn(&self, item: &ItemId, warning: &str) -> Result<()> {
+        let message = {
+            let mut all = self.held();
+            let Some(held) = all.get_mut(item) else {
+                return Ok(());
+            };
+            held.warnings.push(warning.to_owned());
+            held.warnings.join("\n")
+        };
+        self.report(
+            // The agent is needed for attachments alone, and a warning has none.
+            &AgentId(String::new()),
+            item,
+            Work::Warn {
+                stage: Stage::Agent.as_str().to_owned(),
+                message,
+            },
+        )
+    }
+
+    // Takes the end of an item over. Never waits for the network: what there is to report goes to the outbox, and
+    // from there to W&B, however long that takes. An error: it could not be written to disk.
+    fn finish(&self, agent: &AgentId, item: &ItemId, ended: &Ended) -> Result<bool> {
+        let Some(held) = self.held().get(item).cloned() else {
+            log::warn!("item {item}: it ended, and nothing is known of it here");
+            return Ok(false);
+        };
+        if let Some(work) = report::of_end(item, &held, ended) {
+            self.report(agent, item, work)?;
+        }
+        self.held().remove(item);
+        Ok(true)
+    }
+
+    // W&B has no way to call an agent.
+    fn watch(&self, _agent: &AgentId, _wake: Box<dyn Fn() + Send>) -> Result<()> {
+        Ok(())
+    }
+
+    fn close(&self, agent: &AgentId) -> Result<()> {
+        self.say_goodbye(agent)
     }
 }

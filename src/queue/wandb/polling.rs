@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::client::{Document, QUEUES_PROJECT, text};
 use super::{Ack, WandbQueue};
 use crate::failure::{Error, Result};
-use crate::queue::{AgentId, AgentStatus, ItemId, Polled, RunQueueItem, Signals};
+use crate::queue::{AgentId, AgentStatus, ItemId, RunQueueItem, Signals, StopRequest, Told};
 
 /// How often an unchanged status is said again; W&B's own agent does it each 20 s. It rides on a poll and costs no
 /// request.
@@ -36,13 +36,13 @@ impl WandbQueue {
     ///
     /// Asked once: a pop that is repeated takes the next item, so the caller's next poll is the repetition. A part
     /// of the answer counts even when the server had trouble with the rest.
-    pub fn poll(
+    pub(super) fn ask_for_work(
         &self,
         agent: &AgentId,
         status: AgentStatus,
         running: usize,
         queues: &[String],
-    ) -> Result<Polled> {
+    ) -> Result<Vec<RunQueueItem>> {
         let mut document = Document::default();
         let says_status = self.status_due(status);
         if says_status {
@@ -56,7 +56,7 @@ impl WandbQueue {
             ));
         }
         if document.is_empty() {
-            return Ok(Polled::default());
+            return Ok(Vec::new());
         }
         if !queues.is_empty() {
             document.variable("entity", "String!", self.entity()?);
@@ -72,23 +72,23 @@ impl WandbQueue {
         if says_status && !answer.data["status"].is_null() {
             self.pace().status = Some((status, Instant::now()));
         }
-        let polled = self.take(queues, &answer.data)?;
+        let items = self.take(queues, &answer.data)?;
         if answer.errors.is_empty() {
-            return Ok(polled);
+            return Ok(items);
         }
         let errors = answer.errors.join("; ");
-        if polled.items.is_empty() {
+        if items.is_empty() {
             return Err(Error::input(format!(
                 "{} refused the poll: {errors}",
                 self.client.base_url()
             )));
         }
         log::warn!("{}: {errors}", self.client.base_url());
-        Ok(polled)
+        Ok(items)
     }
 
-    fn take(&self, queues: &[String], data: &Value) -> Result<Polled> {
-        let mut polled = Polled::default();
+    fn take(&self, queues: &[String], data: &Value) -> Result<Vec<RunQueueItem>> {
+        let mut items = Vec::new();
         for (index, queue) in queues.iter().enumerate() {
             let popped = &data[format!("pop{index}")];
             let Some(id) = text(popped, "runQueueItemId") else {
@@ -101,9 +101,9 @@ impl WandbQueue {
             };
             let held = self.hold(&item)?;
             self.held().insert(item.id.clone(), held);
-            polled.items.push(item);
+            items.push(item);
         }
-        Ok(polled)
+        Ok(items)
     }
 
     fn status_due(&self, status: AgentStatus) -> bool {
@@ -117,7 +117,7 @@ impl WandbQueue {
     ///
     /// The stop of a job is looked up where its run is, in the job's own entity and project. A run that cannot be
     /// seen counts as not stopped.
-    pub fn signals(&self, agent: &AgentId, items: &[ItemId]) -> Result<Signals> {
+    pub(super) fn ask_for_signals(&self, agent: &AgentId, items: &[ItemId]) -> Result<Signals> {
         let mut document = Document::default();
         document.variable("agentId", "ID!", agent.0.as_str());
         document.field("launchAgent(id: $agentId) { id name stopPolling agentStatus heartbeatAt }");
@@ -157,7 +157,10 @@ impl WandbQueue {
                 .into_iter()
                 .enumerate()
                 .filter(|(index, _)| stopped(*index))
-                .map(|(_, item)| item.clone())
+                .map(|(_, item)| StopRequest {
+                    item: item.clone(),
+                    told: Told::JobToo,
+                })
                 .collect(),
             stop_polling: data["launchAgent"]["stopPolling"] == json!(true),
         })
@@ -175,7 +178,7 @@ impl WandbQueue {
 
     /// How long to wait from one poll to the next. `idle` is the time since work last came or a slot got free: quick
     /// at first, then slower. A server that does not answer is asked less and less often, and not before it wants to.
-    pub fn poll_every(&self, idle: Duration) -> Duration {
+    pub(super) fn pause(&self, idle: Duration) -> Duration {
         let link = &self.client.transport.link;
         let wait = pause(idle, link.failures());
         wait.max(link.quiet_for().unwrap_or_default())
@@ -183,8 +186,8 @@ impl WandbQueue {
 
     /// Says that the agent has ended, and waits for the outbox, both within a bound. What could not be delivered
     /// stays on disk for the next start.
-    pub fn close(&self, agent: &AgentId) -> Result<()> {
-        let killed = self.poll(agent, AgentStatus::Killed, 0, &[]);
+    pub(super) fn say_goodbye(&self, agent: &AgentId) -> Result<()> {
+        let killed = self.ask_for_work(agent, AgentStatus::Killed, 0, &[]);
         if let Err(error) = &killed {
             log::debug!("the agent's end could not be said: {error}");
         }

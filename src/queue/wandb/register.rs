@@ -17,7 +17,7 @@ impl WandbQueue {
     /// An answer that is lost on the way makes the agent known twice, which harms nobody: the one that never polls
     /// again shows as dead. Errors: a refused key, an entity or a queue that does not exist (the closest name), an
     /// entity without queues.
-    pub fn register(&self, agent: &AgentInfo) -> Result<AgentId> {
+    pub(super) fn introduce(&self, agent: &AgentInfo) -> Result<AgentId> {
         let viewer = self.client.viewer()?;
         let entity = self.entity()?;
         log::info!(
