@@ -43,6 +43,8 @@ use crate::failure::{Result, Stage};
 use crate::queue::{AgentId, Ended, ItemId, RunQueueItem, Started};
 pub use admin::{RemoteItem, RemoteQueue};
 pub use client::{Client, Connection, ListedQueue, QUEUES_PROJECT, Viewer};
+pub use register::{agent_config, agent_version};
+
 use outbox::Outbox;
 use polling::Pace;
 use report::{Report, Work};

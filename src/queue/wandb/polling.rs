@@ -1,13 +1,14 @@
 //! The two requests that an agent makes over and over: one mutation that takes work from all its queues and says how
 //! it is doing, and one query that is its heartbeat and brings what people asked of it.
 
+use std::collections::hash_map::Entry;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::client::{Document, QUEUES_PROJECT, text};
-use super::{Ack, WandbQueue};
+use super::{Ack, Held, WandbQueue};
 use crate::failure::{Error, Result};
 use crate::queue::{AgentId, AgentStatus, ItemId, Polled, RunQueueItem, Signals};
 
@@ -100,10 +101,30 @@ impl WandbQueue {
                 spec: read_spec(&popped["runSpec"]),
             };
             let held = self.hold(&item)?;
-            self.held().insert(item.id.clone(), held);
-            polled.items.push(item);
+            if self.is_new(&item, held) {
+                polled.items.push(item);
+            }
         }
         Ok(polled)
+    }
+
+    /// Remembers an item. One that is in hand already came again because its lease ended while its ack could not get
+    /// through: the lease is ours once more, so the thread that has the item goes on, and no second one is started.
+    fn is_new(&self, item: &RunQueueItem, held: Held) -> bool {
+        match self.held().entry(item.id.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(held);
+                true
+            }
+            Entry::Occupied(mut known) => {
+                log::info!(
+                    "item {}: leased again to the job that waits for it",
+                    item.id
+                );
+                known.get_mut().taken_at = held.taken_at;
+                false
+            }
+        }
     }
 
     fn status_due(&self, status: AgentStatus) -> bool {
