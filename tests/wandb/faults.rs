@@ -280,7 +280,7 @@ fn trouble_with_one_queue_does_not_cost_the_item_of_another() {
     // A run whose project the key may not see is no reason to miss the heartbeat either.
     let partial = json!({
         "errors": [{"message": "queue `other` is locked"}],
-        "data": {"pop0": {"runQueueItemId": "x", "runSpec": spec()}, "pop1": null},
+        "data": {"popFromRunQueue": {"runQueueItemId": "x", "runSpec": spec()}, "popFromRunQueue1": null},
     });
     let body: &'static str = Box::leak(partial.to_string().into_boxed_str());
     place

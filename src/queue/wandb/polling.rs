@@ -48,29 +48,33 @@ impl WandbQueue {
         let says_status = self.status_due(status);
         if says_status {
             document.variable("agentStatus", "String", status.as_str());
-            document.field("status: updateLaunchAgent(input: {launchAgentId: $agentId, agentStatus: $agentStatus}) { success }");
+            document.variable("agentId", "ID!", agent.0.as_str());
+            document.field("updateLaunchAgent(input: {launchAgentId: $agentId, agentStatus: $agentStatus}) { success }");
         }
         for (index, queue) in queues.iter().enumerate() {
-            document.variable(format!("queue{index}"), "String!", queue.as_str());
+            let (nth, pop) = (nth(index), alias("popFromRunQueue", index));
+            document.variable(format!("queueName{nth}"), "String!", queue.as_str());
             document.field(format!(
-                "pop{index}: popFromRunQueue(input: {{entityName: $entity, projectName: $project, queueName: $queue{index}, launchAgentId: $agentId}}) {{ runQueueItemId runSpec }}"
+                "{pop}popFromRunQueue(input: {{entityName: $entity, projectName: $project, queueName: $queueName{nth}, launchAgentId: $launchAgentId}}) {{ runQueueItemId runSpec }}"
             ));
         }
         if document.is_empty() {
             return Ok(Polled::default());
         }
+        let mut operation = "mutation updateLaunchAgent";
         if !queues.is_empty() {
+            operation = "mutation popFromRunQueue";
+            document.variable("launchAgentId", "ID", agent.0.as_str());
             document.variable("entity", "String!", self.entity()?);
             document.variable("project", "String!", QUEUES_PROJECT);
         }
-        document.variable("agentId", "ID!", agent.0.as_str());
         log::trace!("polling, with {running} jobs running");
-        let (text_of, variables) = document.finish("mutation popFromRunQueue");
+        let (text_of, variables) = document.finish(operation);
         let transport = &self.client.transport;
         let answer = transport
             .partial(&text_of, &variables)
             .map_err(|trouble| transport.error(trouble))?;
-        if says_status && !answer.data["status"].is_null() {
+        if says_status && !answer.data["updateLaunchAgent"].is_null() {
             self.pace().status = Some((status, Instant::now()));
         }
         let polled = self.take(queues, &answer.data)?;
@@ -91,7 +95,7 @@ impl WandbQueue {
     fn take(&self, queues: &[String], data: &Value) -> Result<Polled> {
         let mut polled = Polled::default();
         for (index, queue) in queues.iter().enumerate() {
-            let popped = &data[format!("pop{index}")];
+            let popped = &data[format!("popFromRunQueue{}", nth(index))];
             let Some(id) = text(popped, "runQueueItemId") else {
                 continue;
             };
@@ -151,11 +155,12 @@ impl WandbQueue {
                 continue;
             };
             let index = asked.len();
-            document.variable(format!("entity{index}"), "String", held.entity);
-            document.variable(format!("project{index}"), "String", held.project);
-            document.variable(format!("run{index}"), "String!", run_id);
+            let (nth, project) = (nth(index), alias("project", index));
+            document.variable(format!("entityName{nth}"), "String", held.entity);
+            document.variable(format!("projectName{nth}"), "String", held.project);
+            document.variable(format!("runId{nth}"), "String!", run_id);
             document.field(format!(
-                "run{index}: project(name: $project{index}, entityName: $entity{index}) {{ run(name: $run{index}) {{ stopped }} }}"
+                "{project}project(name: $projectName{nth}, entityName: $entityName{nth}) {{ run(name: $runId{nth}) {{ stopped }} }}"
             ));
             asked.push(item);
         }
@@ -172,7 +177,8 @@ impl WandbQueue {
             agent,
             data["launchAgent"].is_null() && answer.errors.is_empty(),
         );
-        let stopped = |index: usize| data[format!("run{index}")]["run"]["stopped"] == json!(true);
+        let stopped =
+            |index: usize| data[format!("project{}", nth(index))]["run"]["stopped"] == json!(true);
         Ok(Signals {
             stop: asked
                 .into_iter()
@@ -221,6 +227,23 @@ impl WandbQueue {
 
     fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The number of a part of a document. The first has none, so that a document with one part is, name for name, the
+/// one that W&B's own agent sends; servers and proxies that log or limit by it see nothing new.
+fn nth(index: usize) -> String {
+    match index {
+        0 => String::new(),
+        index => index.to_string(),
+    }
+}
+
+/// The alias of a numbered field, with its colon.
+fn alias(field: &str, index: usize) -> String {
+    match index {
+        0 => String::new(),
+        index => format!("{field}{index}: "),
     }
 }
 
