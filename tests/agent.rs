@@ -484,5 +484,5 @@ fn no_backend_and_no_queue_are_named_with_both_ways_out() {
         .run(&["--local", "-q", "Q"])
         .code(6)
         .says("`Q`")
-        .says("the queues are `q`");
+        .says("did you mean `q`?");
 }

@@ -129,6 +129,7 @@ impl Job {
             }
             std::thread::sleep(REPORT_EVERY);
         }
+        self.shared.queue.leave(&self.item.id);
         false
     }
 

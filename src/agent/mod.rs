@@ -321,6 +321,7 @@ impl Agent {
             log::warn!(
                 "item {id}: not taken, because {schedulers} sweep schedulers run (`max_schedulers`); it goes back to its queue"
             );
+            self.shared.queue.leave(&id);
             return Ok(());
         }
         let stop = Arc::new(Stop::default());

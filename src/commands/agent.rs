@@ -7,8 +7,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
-use serde_json::Value;
-
 use super::{print, say};
 use crate::agent::{self, Agent, once};
 use crate::cli::AgentArgs;
@@ -17,7 +15,7 @@ use crate::failure::{Error, Result};
 use crate::host::engine;
 use crate::queue::Queue;
 use crate::queue::local::LocalQueue;
-use crate::queue::wandb::{Connection, WandbQueue};
+use crate::queue::wandb::{self, Connection, WandbQueue};
 
 pub fn run(args: &AgentArgs, environment: &Environment) -> Result<ExitCode> {
     let config = AgentConfig::for_agent(args, environment)?;
@@ -67,19 +65,16 @@ fn open_queue(
     for warning in &config.identity_warnings {
         log::warn!("{warning}");
     }
-    let shown = config
-        .entries()
-        .into_iter()
-        .map(|(key, value, _)| (key.to_owned(), value));
-    let version = environment.get("WANDB_AGENT_VERSION").map_or_else(
-        || concat!("launch-agent@", env!("CARGO_PKG_VERSION")).to_owned(),
-        str::to_owned,
-    );
+    // Reports for one server say nothing to another, so each has a folder of its own.
+    let server = config
+        .base_url
+        .value
+        .replace(|c: char| !c.is_ascii_alphanumeric(), "_");
     let queue = WandbQueue::open(
         Connection::of(config, environment)?,
-        &config.state_folder.join("outbox"),
-        Value::Object(shown.collect()),
-        version,
+        &config.state_folder.join("outbox").join(server),
+        wandb::agent_config(config),
+        wandb::agent_version(environment),
     )?;
     let logs = config.state_folder.join("logs");
     DirBuilder::new()

@@ -305,6 +305,8 @@ impl Queue for LocalQueue {
         self.write(|db| lease::ack(db, agent, item, run_id, now()))
     }
 
+    fn leave(&self, _item: &ItemId) {}
+
     fn started(&self, item: &ItemId, started: &Started) -> Result<()> {
         self.write(|db| lease::started(db, item, started))
     }

@@ -98,6 +98,9 @@ pub trait Queue: Send + Sync {
     /// Repeating the call with the same agent and run is harmless.
     fn ack(&self, agent: &AgentId, item: &ItemId, run_id: &str) -> Result<bool>;
 
+    /// Says that a popped item is not run after all: its lease ends by itself, and it may come again.
+    fn leave(&self, item: &ItemId);
+
     /// Tells what the agent does with an item in hand: the exact command and where its log is.
     fn started(&self, item: &ItemId, started: &Started) -> Result<()>;
 

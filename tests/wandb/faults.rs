@@ -205,6 +205,24 @@ fn an_ack_that_stayed_unanswered_for_longer_than_a_call_is_taken_up_by_the_next_
     }
 }
 
+/// An outage longer than a lease: the item is given to this very agent again while its job still asks for it.
+#[test]
+fn an_item_that_is_leased_to_us_again_starts_no_second_job() {
+    let place = Place::new();
+    let (queue, agent, item) = place.popped(spec());
+    place.peer.fail("*", How::Drop, usize::MAX);
+    queue.ack(&agent, &item.id, "r1").expect_err("no answer");
+    place.peer.heal();
+    place.peer.model().lease = Duration::ZERO;
+    assert_eq!(pop(&queue, &agent), None, "its job is at work on it");
+    assert_eq!(place.peer.model().item(&item.id.0).state, "LEASED");
+    assert_eq!(queue.ack(&agent, &item.id, "r1"), Ok(true));
+    assert_eq!(
+        place.peer.model().item(&item.id.0).run.as_deref(),
+        Some("r1")
+    );
+}
+
 #[test]
 fn somebody_elses_item_is_neither_run_nor_failed() {
     let place = Place::new();
@@ -263,7 +281,7 @@ fn trouble_with_one_queue_does_not_cost_the_item_of_another() {
     // A run whose project the key may not see is no reason to miss the heartbeat either.
     let partial = json!({
         "errors": [{"message": "queue `other` is locked"}],
-        "data": {"pop0": {"runQueueItemId": "x", "runSpec": spec()}, "pop1": null},
+        "data": {"popFromRunQueue": {"runQueueItemId": "x", "runSpec": spec()}, "popFromRunQueue1": null},
     });
     let body: &'static str = Box::leak(partial.to_string().into_boxed_str());
     place

@@ -1,6 +1,7 @@
 //! The outbox: reports in their order, through outages and restarts, whatever becomes of one of them.
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use launch_agent::queue::{AgentStatus, ItemId, Queue, RunQueueItem};
@@ -243,4 +244,87 @@ fn reports_for_another_server_and_of_a_newer_program_are_left_alone_and_damaged_
     queue.close(&agent).ok();
     assert_eq!(place.reports(), ["1.json", "2.json"]);
     assert!(place.outbox().join("3.bad").exists());
+}
+
+/// What the program said, in all tests of this binary; each looks for its own peer's address.
+struct Said(Mutex<Vec<String>>);
+
+impl log::Log for Said {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if record.level() <= log::Level::Info {
+            let mut said = self.0.lock().expect("no panic");
+            said.push(record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+static SAID: Said = Said(Mutex::new(Vec::new()));
+
+#[test]
+fn an_outage_is_said_once_and_its_end_once_and_a_refused_key_once() {
+    // Only this test sets a logger; the others are silent or heard by it as well.
+    let _ = log::set_logger(&SAID);
+    log::set_max_level(log::LevelFilter::Info);
+    let place = Place::new();
+    let (queue, agent) = place.agent();
+    for how in [
+        How::Drop,
+        How::Status(503, "", ""),
+        How::Status(401, "", ""),
+    ] {
+        place.peer.fail("launchAgent", how, 4);
+        for turn in 0..5 {
+            assert_eq!(queue.signals(&agent, &[]).is_ok(), turn == 4);
+        }
+    }
+    place.peer.fail("launchAgent", How::Drop, 1);
+    queue.signals(&agent, &[]).expect_err("dropped");
+    queue.signals(&agent, &[]).expect("answered");
+    let said = SAID.0.lock().expect("no panic").clone();
+    let about = |words: &str| {
+        let ours = said.iter().filter(|line| line.starts_with(&place.peer.url));
+        ours.filter(|line| line.contains(words)).count()
+    };
+    assert_eq!(
+        about("cannot be reached"),
+        2,
+        "one lost connection is no outage: {said:#?}"
+    );
+    assert_eq!(about("answers again"), 2, "{said:#?}");
+    assert_eq!(about("refused (status 401)"), 1, "{said:#?}");
+    assert_eq!(about("takes the key again"), 1, "{said:#?}");
+}
+
+#[test]
+fn files_that_no_storage_takes_are_given_up_after_a_day() {
+    let place = Place::new();
+    let (queue, agent) = place.agent();
+    place
+        .peer
+        .fail("upload", How::Status(503, "", ""), usize::MAX);
+    let report = |name: &str| {
+        let files = json!([{"path": "i/error/error.log", "text": "t"}]);
+        let report = json!({"version": 1, "server": place.peer.url, "entity": "me", "agent": agent.0, "item": "i",
+            "work": {"attach": {"files": files}}});
+        std::fs::write(place.outbox().join(name), report.to_string()).expect("written");
+    };
+    report("00000000000000000001-1.json");
+    report("09999999999999999999-1.json");
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while place.reports().len() > 1 {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{:#?}",
+            place.peer.requests()
+        );
+        queue.signals(&agent, &[]).expect("answered");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(place.reports(), ["09999999999999999999-1.json"]);
 }

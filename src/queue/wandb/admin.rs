@@ -271,9 +271,9 @@ impl Client {
         document.variable("itemId", "ID!", id.0.as_str());
         let mut fields = Vec::new();
         for (index, queue) in queues.iter().enumerate() {
-            document.variable(format!("queue{index}"), "String!", *queue);
+            document.variable(format!("runQueue{index}"), "String!", *queue);
             fields.push(format!(
-                "queue{index}: runQueue(name: $queue{index}) {{ runQueueItem(id: $itemId) {{ id state associatedRunId }} }}"
+                "queue{index}: runQueue(name: $runQueue{index}) {{ runQueueItem(id: $itemId) {{ id state associatedRunId }} }}"
             ));
         }
         document.field(format!(

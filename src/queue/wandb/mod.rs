@@ -47,6 +47,8 @@ use crate::queue::{
 };
 pub use admin::{RemoteItem, RemoteQueue};
 pub use client::{Client, Connection, ListedQueue, QUEUES_PROJECT, Viewer};
+pub use register::{agent_config, agent_version};
+
 use outbox::Outbox;
 use polling::Pace;
 use report::{Report, Work};
@@ -229,6 +231,10 @@ impl Queue for WandbQueue {
 
     fn ack(&self, _agent: &AgentId, item: &ItemId, run_id: &str) -> Result<bool> {
         self.claim(item, run_id)
+    }
+
+    fn leave(&self, item: &ItemId) {
+        self.held().remove(item);
     }
 
     // W&B has no place for the command and the log of a job; both are on the agent's machine.

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 
 use super::client::Client;
 use super::files::AgentRuns;
-use super::report::{Next, Report, VERSION};
+use super::report::{Next, Report, VERSION, Work};
 use super::transport::{is_refused, is_unreachable};
 use crate::failure::{Error, Result};
 
@@ -26,6 +26,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// How often a process that delivers nothing looks whether the one that does has ended.
 const LOCK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long files are offered to a storage that cannot be reached.
+const FILES_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// After so many failures while others got through, a report no longer holds up the others.
 const STUBBORN: u32 = 5;
@@ -273,7 +276,12 @@ impl Delivery {
                     return true;
                 }
                 Err(error) if is_unreachable(&error) || is_refused(&error) => {
-                    return self.failed(name, progress);
+                    let progress = self.failed(name, progress);
+                    if progress.alone >= STUBBORN && is_old_file(name, &report) {
+                        log::error!("item {}: its files are given up: {error}", report.item);
+                        return self.forget(name, path);
+                    }
+                    return !progress.blocks();
                 }
                 Err(error) => {
                     log::error!("item {}: a report was given up: {error}", report.item);
@@ -292,8 +300,8 @@ impl Delivery {
         true
     }
 
-    /// Plans the next try. Gives whether the next report may go.
-    fn failed(&mut self, name: &str, mut progress: Progress) -> bool {
+    /// Plans the next try.
+    fn failed(&mut self, name: &str, mut progress: Progress) -> Progress {
         let link = &self.client.transport.link;
         let answers = link.answers();
         if progress.failures > 0 && answers > progress.answers {
@@ -305,7 +313,7 @@ impl Delivery {
         let pause = self.client.transport.timing.redelivery * doubled;
         progress.due = Instant::now() + pause.max(link.quiet_for().unwrap_or_default());
         self.progress.insert(name.to_owned(), progress);
-        !progress.blocks()
+        progress
     }
 }
 
@@ -314,6 +322,15 @@ impl Progress {
     fn blocks(&self) -> bool {
         self.failures > 0 && self.alone < STUBBORN
     }
+}
+
+/// A failed item's files, a day after it failed. The failure itself is known by then, and a machine that cannot reach
+/// W&B's storage must not gather files for ever.
+fn is_old_file(name: &str, report: &Report) -> bool {
+    let put_in = name.split('-').next().and_then(|text| text.parse().ok());
+    let age = put_in.map(|put_in: i128| Timestamp::now().as_nanosecond() - put_in);
+    matches!(report.work, Work::Attach { .. })
+        && age.is_some_and(|age| age > FILES_KEPT.as_nanos().cast_signed())
 }
 
 /// The reports of the folder, the oldest first.

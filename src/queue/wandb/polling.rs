@@ -1,13 +1,14 @@
 //! The two requests that an agent makes over and over: one mutation that takes work from all its queues and says how
 //! it is doing, and one query that is its heartbeat and brings what people asked of it.
 
+use std::collections::hash_map::Entry;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::client::{Document, QUEUES_PROJECT, text};
-use super::{Ack, WandbQueue};
+use super::{Ack, Held, WandbQueue};
 use crate::failure::{Error, Result};
 use crate::queue::{AgentId, AgentStatus, ItemId, RunQueueItem, Signals, StopRequest, Told};
 
@@ -47,29 +48,33 @@ impl WandbQueue {
         let says_status = self.status_due(status);
         if says_status {
             document.variable("agentStatus", "String", status.as_str());
-            document.field("status: updateLaunchAgent(input: {launchAgentId: $agentId, agentStatus: $agentStatus}) { success }");
+            document.variable("agentId", "ID!", agent.0.as_str());
+            document.field("updateLaunchAgent(input: {launchAgentId: $agentId, agentStatus: $agentStatus}) { success }");
         }
         for (index, queue) in queues.iter().enumerate() {
-            document.variable(format!("queue{index}"), "String!", queue.as_str());
+            let (nth, pop) = (nth(index), alias("popFromRunQueue", index));
+            document.variable(format!("queueName{nth}"), "String!", queue.as_str());
             document.field(format!(
-                "pop{index}: popFromRunQueue(input: {{entityName: $entity, projectName: $project, queueName: $queue{index}, launchAgentId: $agentId}}) {{ runQueueItemId runSpec }}"
+                "{pop}popFromRunQueue(input: {{entityName: $entity, projectName: $project, queueName: $queueName{nth}, launchAgentId: $launchAgentId}}) {{ runQueueItemId runSpec }}"
             ));
         }
         if document.is_empty() {
             return Ok(Vec::new());
         }
+        let mut operation = "mutation updateLaunchAgent";
         if !queues.is_empty() {
+            operation = "mutation popFromRunQueue";
+            document.variable("launchAgentId", "ID", agent.0.as_str());
             document.variable("entity", "String!", self.entity()?);
             document.variable("project", "String!", QUEUES_PROJECT);
         }
-        document.variable("agentId", "ID!", agent.0.as_str());
         log::trace!("polling, with {running} jobs running");
-        let (text_of, variables) = document.finish("mutation popFromRunQueue");
+        let (text_of, variables) = document.finish(operation);
         let transport = &self.client.transport;
         let answer = transport
             .partial(&text_of, &variables)
             .map_err(|trouble| transport.error(trouble))?;
-        if says_status && !answer.data["status"].is_null() {
+        if says_status && !answer.data["updateLaunchAgent"].is_null() {
             self.pace().status = Some((status, Instant::now()));
         }
         let items = self.take(queues, &answer.data)?;
@@ -90,7 +95,7 @@ impl WandbQueue {
     fn take(&self, queues: &[String], data: &Value) -> Result<Vec<RunQueueItem>> {
         let mut items = Vec::new();
         for (index, queue) in queues.iter().enumerate() {
-            let popped = &data[format!("pop{index}")];
+            let popped = &data[format!("popFromRunQueue{}", nth(index))];
             let Some(id) = text(popped, "runQueueItemId") else {
                 continue;
             };
@@ -100,10 +105,30 @@ impl WandbQueue {
                 spec: read_spec(&popped["runSpec"]),
             };
             let held = self.hold(&item)?;
-            self.held().insert(item.id.clone(), held);
-            items.push(item);
+            if self.is_new(&item, held) {
+                items.push(item);
+            }
         }
         Ok(items)
+    }
+
+    /// Remembers an item. One that is in hand already came again because its lease ended while its ack could not get
+    /// through: the lease is ours once more, so the thread that has the item goes on, and no second one is started.
+    fn is_new(&self, item: &RunQueueItem, held: Held) -> bool {
+        match self.held().entry(item.id.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(held);
+                true
+            }
+            Entry::Occupied(mut known) => {
+                log::info!(
+                    "item {}: leased again to the job that waits for it",
+                    item.id
+                );
+                known.get_mut().taken_at = held.taken_at;
+                false
+            }
+        }
     }
 
     fn status_due(&self, status: AgentStatus) -> bool {
@@ -130,11 +155,12 @@ impl WandbQueue {
                 continue;
             };
             let index = asked.len();
-            document.variable(format!("entity{index}"), "String", held.entity);
-            document.variable(format!("project{index}"), "String", held.project);
-            document.variable(format!("run{index}"), "String!", run_id);
+            let (nth, project) = (nth(index), alias("project", index));
+            document.variable(format!("entityName{nth}"), "String", held.entity);
+            document.variable(format!("projectName{nth}"), "String", held.project);
+            document.variable(format!("runId{nth}"), "String!", run_id);
             document.field(format!(
-                "run{index}: project(name: $project{index}, entityName: $entity{index}) {{ run(name: $run{index}) {{ stopped }} }}"
+                "{project}project(name: $projectName{nth}, entityName: $entityName{nth}) {{ run(name: $runId{nth}) {{ stopped }} }}"
             ));
             asked.push(item);
         }
@@ -151,7 +177,8 @@ impl WandbQueue {
             agent,
             data["launchAgent"].is_null() && answer.errors.is_empty(),
         );
-        let stopped = |index: usize| data[format!("run{index}")]["run"]["stopped"] == json!(true);
+        let stopped =
+            |index: usize| data[format!("project{}", nth(index))]["run"]["stopped"] == json!(true);
         Ok(Signals {
             stop: asked
                 .into_iter()
@@ -203,6 +230,23 @@ impl WandbQueue {
 
     fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The number of a part of a document. The first has none, so that a document with one part is, name for name, the
+/// one that W&B's own agent sends; servers and proxies that log or limit by it see nothing new.
+fn nth(index: usize) -> String {
+    match index {
+        0 => String::new(),
+        index => index.to_string(),
+    }
+}
+
+/// The alias of a numbered field, with its colon.
+fn alias(field: &str, index: usize) -> String {
+    match index {
+        0 => String::new(),
+        index => format!("{field}{index}: "),
     }
 }
 

@@ -1,15 +1,35 @@
 //! An agent's first words to W&B: whose key it is, whether the queues exist, and who is there now.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{QUEUES_PROJECT, text};
 use super::{ListedQueue, WandbQueue};
+use crate::config::{AgentConfig, Environment};
 use crate::failure::{Error, Kind, Result};
 use crate::queue::{AgentId, AgentInfo};
 
 const CREATE: &str = "mutation createLaunchAgent($entity: String!, $project: String!, $queues: [ID!]!, $hostname: String!, $agentConfig: JSONString, $version: String) {
   createLaunchAgent(input: {entityName: $entity, projectName: $project, runQueues: $queues, hostname: $hostname, agentConfig: $agentConfig, version: $version}) { launchAgentId }
 }";
+
+/// The agent's configuration as W&B shows it beside the agent: what `config show` shows, without any secret.
+pub fn agent_config(config: &AgentConfig) -> Value {
+    let entries = config.entries().into_iter();
+    let shown = entries.filter(|(key, ..)| *key != "api_key");
+    Value::Object(
+        shown
+            .map(|(key, value, _)| (key.to_owned(), value))
+            .collect(),
+    )
+}
+
+/// How this program names itself to W&B; `WANDB_AGENT_VERSION` wins, as with W&B's own agent.
+pub fn agent_version(environment: &Environment) -> String {
+    environment.get("WANDB_AGENT_VERSION").map_or_else(
+        || concat!("launch-agent@", env!("CARGO_PKG_VERSION")).to_owned(),
+        str::to_owned,
+    )
+}
 
 impl WandbQueue {
     /// Checks the key, the entity and the queues, and makes the agent known. Three requests.

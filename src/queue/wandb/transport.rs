@@ -247,7 +247,7 @@ impl Transport {
 }
 
 fn read_proxy(proxy: &str) -> Result<Proxy> {
-    Proxy::new(proxy).map_err(|cause| {
+    let wrong = |cause: &dyn std::fmt::Display| {
         Error::new(
             Kind::Config,
             format!(
@@ -255,8 +255,13 @@ fn read_proxy(proxy: &str) -> Result<Proxy> {
                 without_password(proxy)
             ),
         )
-        .hint("a proxy looks like `http://proxy.example:3128`; SOCKS is not known")
-    })
+        .hint("a proxy looks like `http://proxy.example:3128`")
+    };
+    // The library takes such an address and then connects without it, past whatever the proxy is there for.
+    if proxy.to_ascii_lowercase().starts_with("socks") {
+        return Err(wrong(&"SOCKS is not known here"));
+    }
+    Proxy::new(proxy).map_err(|cause| wrong(&cause))
 }
 
 fn without_password(proxy: &str) -> &str {
@@ -368,7 +373,16 @@ mod tests {
 
     #[test]
     fn a_bad_proxy_is_named_without_its_password() {
-        let error = read_proxy("ftp://me:secret@h:1").expect_err("no such proxy");
-        assert!(!error.message.contains("secret"), "{error}");
+        for proxy in [
+            "ftp://me:secret@h:1",
+            "socks5://me:secret@h:1",
+            "SOCKS5H://h:1",
+        ] {
+            let error = read_proxy(proxy).expect_err(proxy);
+            assert!(!error.message.contains("secret"), "{error}");
+        }
+        for proxy in ["http://me:secret@h:1", "https://h:1", "h:1"] {
+            read_proxy(proxy).expect(proxy);
+        }
     }
 }

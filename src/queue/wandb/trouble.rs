@@ -69,15 +69,17 @@ pub fn of_library(error: &ureq::Error) -> Trouble {
     let why = match error {
         ureq::Error::HostNotFound => "the host's name is not known".to_owned(),
         ureq::Error::Timeout(what) => format!("no answer in time ({what})"),
+        ureq::Error::Io(cause) => cause.to_string(),
         other => other.to_string(),
     };
+    // The standard library gives a failed name resolution no kind of its own.
     let refused_to_connect = |error: &std::io::Error| {
         matches!(
             error.kind(),
             std::io::ErrorKind::ConnectionRefused
                 | std::io::ErrorKind::HostUnreachable
                 | std::io::ErrorKind::NetworkUnreachable
-        )
+        ) || error.to_string().contains("failed to lookup address")
     };
     match error {
         ureq::Error::HostNotFound
