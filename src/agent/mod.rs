@@ -376,6 +376,7 @@ impl Agent {
                 self.tally.failed += 1;
                 self.docker_in_doubt |= docker_in_doubt;
             }
+            job::Verdict::Unrecorded => self.tally.failed += 1,
             job::Verdict::NotOurs => {}
         }
         self.look_at_once();
