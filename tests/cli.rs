@@ -189,6 +189,7 @@ fn a_push_that_is_wrong_is_told_where_and_leaves_nothing() {
     let and = |more: &[&'static str]| [&job[..], more].concat();
     refused(&["-d", "job:1"], "add `-p NAME`");
     refused(&["-p", "p"], "neither an image nor a job");
+    refused(&["-p", "p", "-d", "Job:1"], "`Job:1` is not an image");
     refused(&and(&["-P", "high"]), "queue update q --prioritization");
     refused(&and(&["-P", "urgent"]), "`urgent` is not a priority");
     refused(&and(&["-E", "sh -c 'x"]), "ends inside a quote");
