@@ -403,7 +403,9 @@ pub enum ConfigCommand {
     Show(ConfigShowArgs),
 }
 
+/// The agent's flags, so that a command line can be tried; those that are no settings are not shown.
 #[derive(Debug, Args)]
+#[command(mut_arg("once", |arg| arg.hide(true)), mut_arg("dry_run", |arg| arg.hide(true)))]
 pub struct ConfigShowArgs {
     /// Print JSON
     #[arg(long)]

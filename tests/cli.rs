@@ -391,3 +391,20 @@ fn waiting_for_a_job_that_is_cancelled_fails() {
         "{stderr}"
     );
 }
+
+#[test]
+fn config_show_offers_no_flag_that_changes_nothing() {
+    let sandbox = Sandbox::new();
+    for help in ["-h", "--help"] {
+        let text = sandbox.ok(&["config", "show", help]);
+        assert!(text.contains("--max-jobs"), "{text}");
+        assert!(
+            !text.contains("--once") && !text.contains("--dry-run"),
+            "{text}"
+        );
+    }
+    // A command line of the agent can be looked at as it is.
+    sandbox
+        .run(&["config", "show", "--local", "-q", "q", "--once"])
+        .code(0);
+}
