@@ -202,7 +202,7 @@ pub struct PushArgs {
     #[command(flatten)]
     pub backend: BackendArgs,
 
-    /// Arguments for the job
+    /// Arguments for the job; they come last, after --
     #[arg(last = true, value_name = "ARGS")]
     pub args: Vec<String>,
 }

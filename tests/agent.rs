@@ -234,6 +234,30 @@ fn what_docker_refuses_is_not_the_jobs_exit_code() {
 }
 
 #[test]
+fn an_entry_point_that_cannot_be_run_comes_with_a_hint() {
+    for (why, hint) in [
+        (
+            "exec: \"x\": executable file not found in $PATH: unknown",
+            "does not exist in the image",
+        ),
+        (
+            "exec: \"/x\": stat /x: no such file or directory: unknown",
+            "does not exist in the image",
+        ),
+        (
+            "exec: \"/tmp\": permission denied: unknown",
+            "is not a program that may be executed",
+        ),
+    ] {
+        let sandbox = sandbox("{}", "");
+        let said = format!("docker: Error response from daemon: runc create failed: {why}.\n");
+        sandbox.write("fake/refuse", &said);
+        sandbox.push("job:1", &[]);
+        sandbox.once(&[]).code(1).says(why).says(hint);
+    }
+}
+
+#[test]
 fn a_job_may_exit_with_a_code_that_docker_uses_too() {
     for code in ["125", "126", "127"] {
         let sandbox = sandbox("{}", r#"exit "${@: -1}""#);

@@ -408,3 +408,47 @@ fn config_show_offers_no_flag_that_changes_nothing() {
         .run(&["config", "show", "--local", "-q", "q", "--once"])
         .code(0);
 }
+
+#[test]
+fn a_machine_without_a_home_is_told_what_to_set() {
+    let mut sandbox = Sandbox::new();
+    sandbox.set("HOME", "");
+    sandbox
+        .run(&["queue", "list", "--local", "./q.db"])
+        .code(3)
+        .says("hint: set HOME, or both XDG_STATE_HOME and XDG_CONFIG_HOME");
+    for name in ["XDG_STATE_HOME", "XDG_CONFIG_HOME"] {
+        let folder = sandbox.path(name);
+        sandbox.set(name, folder.to_str().expect("UTF-8"));
+    }
+    sandbox.run(&["queue", "create", "q"]).code(0);
+}
+
+#[test]
+fn an_agent_that_could_never_take_a_job_is_refused() {
+    let sandbox = with_queue("{}", "");
+    sandbox
+        .run(&["--local", "-q", "q", "--once", "-j", "0"])
+        .code(3)
+        .says("`max_jobs` is 0 (flag --max-jobs)");
+}
+
+#[test]
+fn what_comes_from_standard_input_is_called_so() {
+    use std::io::Write;
+    let sandbox = Sandbox::new();
+    let mut child = sandbox
+        .command(&["queue", "check", "-"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("launch-agent starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(br#"{"cpus": "{{c}}"}"#).expect("written");
+    drop(stdin);
+    let output = child.wait_with_output().expect("ended");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.starts_with("error: standard input: "), "{said}");
+}
