@@ -452,3 +452,47 @@ fn what_comes_from_standard_input_is_called_so() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.starts_with("error: standard input: "), "{said}");
 }
+
+#[test]
+fn the_json_shapes_are_those_that_the_readme_names() {
+    let readme = include_str!("../README.md");
+    let section = readme
+        .split("\n## ")
+        .find(|section| section.starts_with("Output for programs"))
+        .expect("the section");
+    let row = |command: &str| {
+        let row = section
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{command}`")))
+            .expect("a row");
+        row.rsplit("| ").next().expect("a shape").to_owned()
+    };
+    let sandbox = with_queue("{}", "");
+    let item = sandbox.push("job:1", &[]);
+    let shown = |arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&sandbox.ok(arguments)).expect("JSON")
+    };
+    for (command, value) in [
+        ("items", shown(&["items", "--json"])[0].take()),
+        ("items", shown(&["item", "show", &item, "--json"])),
+        ("queue list", shown(&["queue", "list", "--json"])[0].take()),
+        ("queue list", shown(&["queue", "show", "q", "--json"])),
+        (
+            "render --format json",
+            shown(&["render", "-q", "q", "--image", "x", "--format", "json"]),
+        ),
+    ] {
+        let named = row(command);
+        for key in value.as_object().expect("an object").keys() {
+            assert!(named.contains(&format!("`{key}`")), "{command}: {key}");
+        }
+        for key in named.split('`').skip(1).step_by(2) {
+            let of_an_agent =
+                key == "id" || "hostname pid queues max_jobs status seen_at".contains(key);
+            assert!(
+                value.get(key).is_some() || (command == "queue list" && of_an_agent),
+                "{command}: {key}"
+            );
+        }
+    }
+}
