@@ -214,7 +214,7 @@ pub struct PushArgs {
     #[command(flatten)]
     pub backend: BackendArgs,
 
-    /// Arguments for the job
+    /// Arguments for the job; they come last, after --
     #[arg(last = true, value_name = "ARGS")]
     pub args: Vec<String>,
 }
@@ -415,7 +415,9 @@ pub enum ConfigCommand {
     Show(ConfigShowArgs),
 }
 
+/// The agent's flags, so that a command line can be tried; those that are no settings are not shown.
 #[derive(Debug, Args)]
+#[command(mut_arg("once", |arg| arg.hide(true)), mut_arg("dry_run", |arg| arg.hide(true)))]
 pub struct ConfigShowArgs {
     /// Print JSON
     #[arg(long)]

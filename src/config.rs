@@ -54,7 +54,7 @@ impl Environment {
                 Kind::Config,
                 "`HOME` is not set, so there is no place for the agent's files",
             )
-            .hint("set HOME, or name the places with --local PATH and --config FILE")
+            .hint("set HOME, or both XDG_STATE_HOME and XDG_CONFIG_HOME")
         })
     }
 

@@ -234,6 +234,30 @@ fn what_docker_refuses_is_not_the_jobs_exit_code() {
 }
 
 #[test]
+fn an_entry_point_that_cannot_be_run_comes_with_a_hint() {
+    for (why, hint) in [
+        (
+            "exec: \"x\": executable file not found in $PATH: unknown",
+            "does not exist in the image",
+        ),
+        (
+            "exec: \"/x\": stat /x: no such file or directory: unknown",
+            "does not exist in the image",
+        ),
+        (
+            "exec: \"/tmp\": permission denied: unknown",
+            "is not a program that may be executed",
+        ),
+    ] {
+        let sandbox = sandbox("{}", "");
+        let said = format!("docker: Error response from daemon: runc create failed: {why}.\n");
+        sandbox.write("fake/refuse", &said);
+        sandbox.push("job:1", &[]);
+        sandbox.once(&[]).code(1).says(why).says(hint);
+    }
+}
+
+#[test]
 fn a_job_may_exit_with_a_code_that_docker_uses_too() {
     for code in ["125", "126", "127"] {
         let sandbox = sandbox("{}", r#"exit "${@: -1}""#);
@@ -384,6 +408,11 @@ fn the_third_signal_leaves_at_once_and_leaves_the_container() {
     sandbox.wait_for("the stop", || sandbox.calls("stop").len() == 1);
     agent.signal(Signal::SIGINT);
     assert_eq!(agent.wait(&sandbox), Some(130));
+    end_container(&sandbox);
+}
+
+/// Ends the one container, which must still be there.
+fn end_container(sandbox: &Sandbox) {
     let pid = std::fs::read_dir(sandbox.path("fake"))
         .expect("a folder")
         .find_map(|entry| {
@@ -395,6 +424,38 @@ fn the_third_signal_leaves_at_once_and_leaves_the_container() {
         });
     let pid = nix::unistd::Pid::from_raw(pid.expect("a container").trim().parse().expect("a pid"));
     nix::sys::signal::kill(pid, Signal::SIGKILL).expect("the container was still there");
+}
+
+#[test]
+fn an_item_of_a_killed_agent_says_so_at_once_and_there_is_a_way_out() {
+    let sandbox = sandbox("{}", "exec sleep 600");
+    let id = sandbox.push("job:1", &[]);
+    let mut agent = sandbox.start_agent(&[]);
+    sandbox.wait_for("the container", || sandbox.calls("run").len() == 1);
+    sandbox.item_in(&id, &["CLAIMED"]);
+    assert_eq!(sandbox.item(&id)["waiting"], serde_json::Value::Null);
+    agent.signal(Signal::SIGKILL);
+    assert_eq!(agent.wait(&sandbox), None);
+
+    let why = sandbox.item(&id)["waiting"].to_string();
+    assert!(why.contains("has ended without reporting it"), "{why}");
+    let list = sandbox.ok(&["queue", "list"]);
+    assert!(list.trim_end().ends_with("none"), "{list}");
+    let run = sandbox.item(&id)["run_id"].clone();
+    let run = run.as_str().expect("a run");
+    sandbox
+        .run(&["item", "cancel", &id])
+        .code(0)
+        .says("its agent is lost")
+        .says(&format!("docker ps --filter label=launch-agent.run={run}`"));
+    assert_eq!(sandbox.item(&id)["state"], "STOPPED");
+    // The killed agent could not join its log: what stands beside it goes with it.
+    let logs = sandbox.path(".local/state/launch-agent/queue.logs");
+    std::fs::write(logs.join(format!("{id}.log.tail-7-7")), "the tail").expect("written");
+    sandbox.run(&["item", "delete", &id]).code(0);
+    assert_eq!(std::fs::read_dir(&logs).expect("a folder").count(), 0);
+    sandbox.run(&["item", "show", &id]).code(6);
+    end_container(&sandbox);
 }
 
 #[test]

@@ -189,6 +189,7 @@ fn a_push_that_is_wrong_is_told_where_and_leaves_nothing() {
     let and = |more: &[&'static str]| [&job[..], more].concat();
     refused(&["-d", "job:1"], "add `-p NAME`");
     refused(&["-p", "p"], "neither an image nor a job");
+    refused(&["-p", "p", "-d", "Job:1"], "`Job:1` is not an image");
     refused(&and(&["-P", "high"]), "queue update q --prioritization");
     refused(&and(&["-P", "urgent"]), "`urgent` is not a priority");
     refused(&and(&["-E", "sh -c 'x"]), "ends inside a quote");
@@ -389,4 +390,109 @@ fn waiting_for_a_job_that_is_cancelled_fails() {
         stderr.contains("item 1 was stopped: a person asked for it"),
         "{stderr}"
     );
+}
+
+#[test]
+fn config_show_offers_no_flag_that_changes_nothing() {
+    let sandbox = Sandbox::new();
+    for help in ["-h", "--help"] {
+        let text = sandbox.ok(&["config", "show", help]);
+        assert!(text.contains("--max-jobs"), "{text}");
+        assert!(
+            !text.contains("--once") && !text.contains("--dry-run"),
+            "{text}"
+        );
+    }
+    // A command line of the agent can be looked at as it is.
+    sandbox
+        .run(&["config", "show", "--local", "-q", "q", "--once"])
+        .code(0);
+}
+
+#[test]
+fn a_machine_without_a_home_is_told_what_to_set() {
+    let mut sandbox = Sandbox::new();
+    sandbox.set("HOME", "");
+    sandbox
+        .run(&["queue", "list", "--local", "./q.db"])
+        .code(3)
+        .says("hint: set HOME, or both XDG_STATE_HOME and XDG_CONFIG_HOME");
+    for name in ["XDG_STATE_HOME", "XDG_CONFIG_HOME"] {
+        let folder = sandbox.path(name);
+        sandbox.set(name, folder.to_str().expect("UTF-8"));
+    }
+    sandbox.run(&["queue", "create", "q"]).code(0);
+}
+
+#[test]
+fn an_agent_that_could_never_take_a_job_is_refused() {
+    let sandbox = with_queue("{}", "");
+    sandbox
+        .run(&["--local", "-q", "q", "--once", "-j", "0"])
+        .code(3)
+        .says("`max_jobs` is 0 (flag --max-jobs)");
+}
+
+#[test]
+fn what_comes_from_standard_input_is_called_so() {
+    use std::io::Write;
+    let sandbox = Sandbox::new();
+    let mut child = sandbox
+        .command(&["queue", "check", "-"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("launch-agent starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(br#"{"cpus": "{{c}}"}"#).expect("written");
+    drop(stdin);
+    let output = child.wait_with_output().expect("ended");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.starts_with("error: standard input: "), "{said}");
+}
+
+#[test]
+fn the_json_shapes_are_those_that_the_readme_names() {
+    let readme = include_str!("../README.md");
+    let section = readme
+        .split("\n## ")
+        .find(|section| section.starts_with("Output for programs"))
+        .expect("the section");
+    let row = |command: &str| {
+        let row = section
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{command}`")))
+            .expect("a row");
+        row.rsplit("| ").next().expect("a shape").to_owned()
+    };
+    let sandbox = with_queue("{}", "");
+    let item = sandbox.push("job:1", &[]);
+    let shown = |arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&sandbox.ok(arguments)).expect("JSON")
+    };
+    for (command, value) in [
+        ("items", shown(&["items", "--json"])[0].take()),
+        ("items", shown(&["item", "show", &item, "--json"])),
+        ("queue list", shown(&["queue", "list", "--json"])[0].take()),
+        ("queue list", shown(&["queue", "show", "q", "--json"])),
+        (
+            "render --format json",
+            shown(&["render", "-q", "q", "--image", "x", "--format", "json"]),
+        ),
+    ] {
+        let named = row(command);
+        for key in value.as_object().expect("an object").keys() {
+            assert!(named.contains(&format!("`{key}`")), "{command}: {key}");
+        }
+        for key in named.split('`').skip(1).step_by(2) {
+            let of_an_agent =
+                key == "id" || "hostname pid queues max_jobs status seen_at".contains(key);
+            assert!(
+                value.get(key).is_some() || (command == "queue list" && of_an_agent),
+                "{command}: {key}"
+            );
+        }
+    }
 }

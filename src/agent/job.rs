@@ -35,6 +35,8 @@ pub enum Verdict {
     Failed { docker_in_doubt: bool },
     /// Somebody else has the item; nothing was run.
     NotOurs,
+    /// It ended, and the queue could not be told.
+    Unrecorded,
 }
 
 /// Starts the thread of a job.
@@ -156,7 +158,16 @@ impl Job {
             self.warn(&warning);
         }
         let verdict = self.report(&ended);
-        runner::clean_up(plan, ended_by_itself);
+        if verdict == Verdict::Unrecorded {
+            log::error!(
+                "item {}: what is left of the container {} stays, as the only record of its end: see `docker inspect {}`",
+                self.item.id,
+                plan.container,
+                plan.container
+            );
+        } else {
+            runner::clean_up(plan, ended_by_itself);
+        }
         verdict
     }
 
@@ -254,8 +265,11 @@ impl Job {
             }
             std::thread::sleep(REPORT_EVERY);
         }
-        log::error!("item {item}: its end could not be recorded");
-        verdict(&ended.outcome)
+        log::error!(
+            "item {item}: its end could not be recorded: {}",
+            ended.outcome
+        );
+        Verdict::Unrecorded
     }
 
     fn warn(&self, warning: &str) {

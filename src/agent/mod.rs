@@ -180,7 +180,9 @@ impl Agent {
     fn work(&mut self) -> Result<()> {
         loop {
             match self.turn() {
-                Ok(()) => self.said = None,
+                Ok(true) => self.said = None,
+                // A turn without a poll shows nothing: the trouble may still be there.
+                Ok(false) => {}
                 Err(error) if self.once && self.running.is_empty() => return Err(error),
                 Err(error) => self.say_once(&error),
             }
@@ -193,17 +195,18 @@ impl Agent {
         }
     }
 
-    /// Everything there is to do now.
-    fn turn(&mut self) -> Result<()> {
+    /// Everything there is to do now. `false` when the next poll is not due yet.
+    fn turn(&mut self) -> Result<bool> {
         if Instant::now() >= self.signals_due {
             self.signals_due = Instant::now() + self.shared.queue.signals_every();
             self.look_at_signals()?;
         }
         self.stop_what_is_due();
-        if Instant::now() >= self.poll_due {
+        let polls = Instant::now() >= self.poll_due;
+        if polls {
             self.take_work()?;
         }
-        Ok(())
+        Ok(polls)
     }
 
     fn look_at_signals(&mut self) -> Result<()> {
@@ -218,11 +221,13 @@ impl Agent {
                 && running.stop_due.is_none()
             {
                 running.stop_due = Some(Instant::now() + patience);
-                log::info!(
-                    "item {}: asked to stop; it has {} s to end by itself",
-                    request.item,
-                    patience.as_secs()
-                );
+                if !patience.is_zero() {
+                    log::info!(
+                        "item {}: asked to stop; it has {} s to end by itself",
+                        request.item,
+                        patience.as_secs()
+                    );
+                }
             }
         }
         if signals.stop_polling && self.phase == Phase::Working {
@@ -404,6 +409,7 @@ impl Agent {
                 self.tally.failed += 1;
                 self.docker_in_doubt |= docker_in_doubt;
             }
+            job::Verdict::Unrecorded => self.tally.failed += 1,
             job::Verdict::NotOurs => {}
         }
         self.look_at_once();
@@ -454,6 +460,11 @@ fn agent_info(config: &AgentConfig) -> Result<AgentInfo> {
     if config.queues.value.is_empty() {
         return Err(Error::new(Kind::Config, "no queue to poll")
             .hint("name one with `-q NAME`, or under `queues:` in launch-config.yaml"));
+    }
+    if config.max_jobs.value == Some(0) {
+        let origin = &config.max_jobs.origin;
+        let message = format!("`max_jobs` is 0 ({origin}), so the agent would never take a job");
+        return Err(Error::new(Kind::Config, message).hint("it is at least 1; -1 is no limit"));
     }
     let hostname = nix::unistd::gethostname()
         .map_err(|cause| Error::system("cannot read the host's name", cause))?;

@@ -32,6 +32,7 @@ pub fn lock(config: &AgentConfig) -> Result<Option<OnceLock>> {
     let path = config.state_folder.join(format!("once-{name:016x}.lock"));
     let refused = |cause: &dyn std::fmt::Display| {
         Error::system(format_args!("cannot lock {}", path.display()), cause)
+            .hint("the folder must be writable by this user; XDG_STATE_HOME names another place")
     };
     std::fs::create_dir_all(&config.state_folder).map_err(|cause| refused(&cause))?;
     let file = OpenOptions::new()

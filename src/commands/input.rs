@@ -14,6 +14,9 @@ use crate::launch::spec::Object;
 use crate::launch::template::{self, Schemas};
 use crate::queue::local::LocalQueue;
 
+/// The name of standard input on the command line.
+const STANDARD_INPUT: &str = "-";
+
 /// The embedded queue that the flags name. It must be there.
 pub fn queue(backend: &BackendArgs, environment: &Environment) -> Result<LocalQueue> {
     let config = AgentConfig::for_command(backend, environment)?;
@@ -32,14 +35,24 @@ pub fn value_in(path: &Path) -> Result<Value> {
     document::parse(&text, &name)
 }
 
+/// What to call a file in messages.
+pub fn place(path: &Path) -> String {
+    if path == Path::new(STANDARD_INPUT) {
+        "standard input".to_owned()
+    } else {
+        path.display().to_string()
+    }
+}
+
 /// The text of a file, and what to call it in messages.
 fn text_in(path: &Path) -> Result<(String, String)> {
     let mut text = String::new();
-    let (read, name) = if path == Path::new("-") {
+    let name = place(path);
+    let read = if path == Path::new(STANDARD_INPUT) {
         let read = std::io::stdin().lock().read_to_string(&mut text);
-        (read.map(|_| text), "standard input".to_owned())
+        read.map(|_| text)
     } else {
-        (std::fs::read_to_string(path), path.display().to_string())
+        std::fs::read_to_string(path)
     };
     match read {
         Ok(text) => Ok((text, name)),

@@ -40,6 +40,14 @@ fn print_json(queue: &LocalQueue, item: &Item) -> Result<()> {
 fn cancel(queue: &LocalQueue, id: &ItemId, json: bool) -> Result<()> {
     match queue.cancel(id)? {
         Cancelled::Stopped => say(format_args!("item {id} is stopped")),
+        Cancelled::GivenUp { run_id } => {
+            say(format_args!("item {id} is stopped; its agent is lost"));
+            if let Some(run_id) = run_id {
+                say(format_args!(
+                    "note: its container may still run on the agent's machine: look with `docker ps --filter label=launch-agent.run={run_id}`"
+                ));
+            }
+        }
         Cancelled::Asked { alive: true, .. } => {
             say(format_args!("asked the agent to stop item {id}"));
         }

@@ -21,6 +21,7 @@ pub fn run(args: &QueueCheckArgs) -> Result<ExitCode> {
     let outcome = check_definition(&config, &variables, &engine::run_help);
     let problem = outcome.as_ref().err();
     let found = describe(&config, &variables);
+    let place = input::place(&args.config);
     if args.json {
         print(format_args!("{:#}", to_json(&found, problem)))?;
     } else {
@@ -34,11 +35,11 @@ pub fn run(args: &QueueCheckArgs) -> Result<ExitCode> {
     }
     match problem {
         Some(error) => {
-            print_error(&error.clone().within(args.config.display()));
+            print_error(&error.clone().within(place));
             Ok(ExitCode::from(error.kind.exit_code()))
         }
         None if !args.json => {
-            super::say(format_args!("{} is a good config", args.config.display()));
+            super::say(format_args!("{place} is a good config"));
             Ok(ExitCode::SUCCESS)
         }
         None => Ok(ExitCode::SUCCESS),

@@ -156,13 +156,36 @@ fn yaml_error(cause: &serde_yaml::Error, path: &Path) -> Error {
     };
     let mut quoted = text.split('`').skip(1).step_by(2);
     if !text.contains("unknown field") {
-        return Error::new(Kind::Config, format!("{place}: {text}"));
+        return Error::new(Kind::Config, format!("{place}: {}", in_words(&text)));
     }
     let key = quoted.next().unwrap_or_default();
     let known: Vec<&str> = quoted.collect();
     let error = Error::new(Kind::Config, format!("{place}: unknown key `{key}`"))
         .hint(format!("the keys are {}", known.join(", ")));
     error.closest(key, known.iter().copied())
+}
+
+/// serde's text without the place, which stands before it, and with words for the names of Rust's types.
+fn in_words(text: &str) -> String {
+    let text = match text.rsplit_once(" at line ") {
+        Some((text, place)) if place.contains("column") => text,
+        _ => text,
+    };
+    let Some((found, expected)) = text.rsplit_once(", expected ") else {
+        return text.to_owned();
+    };
+    let expected = match expected {
+        "i64" => "a whole number",
+        "u64" | "u8" => "a whole number that is not negative",
+        "a sequence" => "a list",
+        "a boolean" => "true or false",
+        expected if expected.starts_with("struct ") => "a mapping, `key: value` on each line",
+        expected => expected,
+    };
+    let found = found
+        .replace("invalid type: sequence", "invalid type: a list")
+        .replace("invalid type: map", "invalid type: a mapping");
+    format!("{found}, expected {expected}")
 }
 
 #[cfg(test)]
@@ -223,6 +246,30 @@ mod tests {
             (
                 "builder:\n  typ: docker\n",
                 "c.yaml:2: unknown key `typ` / did you mean `type`?",
+            ),
+            (
+                "[1, 2]",
+                "c.yaml:1: invalid type: a list, expected a mapping, `key: value` on each line / ",
+            ),
+            (
+                "entity: x\nmax_jobs: lots\n",
+                "c.yaml:2: max_jobs: invalid type: string \"lots\", expected a whole number / ",
+            ),
+            (
+                "stop_grace: -1\n",
+                "c.yaml:1: stop_grace: invalid type: integer `-1`, expected a whole number that is not negative / ",
+            ),
+            (
+                "policy: [a]\n",
+                "c.yaml:1: policy: invalid type: a list, expected a mapping, `key: value` on each line / ",
+            ),
+            (
+                "secure_mode: 1\n",
+                "c.yaml:1: secure_mode: invalid type: integer `1`, expected true or false / ",
+            ),
+            (
+                "entity: x\n  bad: [1,\n",
+                "c.yaml:2: mapping values are not allowed in this context / ",
             ),
             (
                 "queue: a\nqueues: [b]\n",

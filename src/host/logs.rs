@@ -14,6 +14,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::sys::statvfs::fstatvfs;
+
 pub use job_log::JobLog;
 pub use reader::Reader;
 pub use redact::Redactor;
@@ -30,8 +32,12 @@ pub struct LogFile {
     head_limit: u64,
     tail: Option<Tail>,
     segment_limit: u64,
+    /// What output leaves free on the disk, in bytes.
+    reserve: u64,
     /// Bytes that the disk refused, and the first refusal.
     lost: Option<(u64, io::Error)>,
+    /// Those of the lost bytes for which there is no mark in the log yet.
+    unmarked: u64,
 }
 
 /// What comes after the head: one or two segment files, the older one first.
@@ -62,30 +68,63 @@ impl LogFile {
         })?;
         Ok(LogFile {
             path: path.to_owned(),
+            reserve: reserve(&head),
             head,
             head_bytes: 0,
             head_limit: max_bytes / 2,
             tail: None,
             segment_limit: max_bytes / 4,
             lost: None,
+            unmarked: 0,
         })
     }
 
-    /// Adds output. A full disk does not stop the job: what cannot be written is counted and said at the end.
-    pub fn write(&mut self, mut bytes: &[u8]) {
+    /// Adds output. A full disk does not stop the job: what cannot be written is counted, marked where it is missing,
+    /// and said at the end.
+    pub fn write(&mut self, bytes: &[u8]) {
+        if free_bytes(&self.head).is_some_and(|free| free < self.reserve) {
+            let full = "the disk is full but for what the queue needs";
+            self.lose(bytes, io::Error::new(io::ErrorKind::StorageFull, full));
+            return;
+        }
+        self.put(bytes);
+    }
+
+    /// Adds a line of the agent's own, which may use the last of the disk.
+    pub fn write_note(&mut self, bytes: &[u8]) {
+        self.put(bytes);
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        if self.unmarked > 0 {
+            match self.write_all(mark(self.unmarked).as_bytes()) {
+                Ok(()) => self.unmarked = 0,
+                Err((_, cause)) => return self.lose(bytes, cause),
+            }
+        }
+        if let Err((rest, cause)) = self.write_all(bytes) {
+            self.lose(rest, cause);
+        }
+    }
+
+    fn lose(&mut self, bytes: &[u8], cause: io::Error) {
+        let lost = bytes.len() as u64;
+        self.unmarked += lost;
+        match &mut self.lost {
+            Some((total, _)) => *total += lost,
+            None => self.lost = Some((lost, cause)),
+        }
+    }
+
+    /// An error comes with the bytes that could not be written.
+    fn write_all<'a>(&mut self, mut bytes: &'a [u8]) -> Result<(), (&'a [u8], io::Error)> {
         while !bytes.is_empty() {
             match self.write_some(bytes) {
                 Ok(written) => bytes = &bytes[written..],
-                Err(cause) => {
-                    let lost = bytes.len() as u64;
-                    match &mut self.lost {
-                        Some((total, _)) => *total += lost,
-                        None => self.lost = Some((lost, cause)),
-                    }
-                    return;
-                }
+                Err(cause) => return Err((bytes, cause)),
             }
         }
+        Ok(())
     }
 
     fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -106,7 +145,10 @@ impl LogFile {
     pub fn finish(mut self) -> Option<String> {
         let joined = match self.tail.take() {
             None => Ok(()),
-            Some(tail) => self.join(&tail),
+            Some(tail) => self.join(&tail).inspect_err(|_| {
+                // Half of a tail helps nobody, and the disk may have no room for it: the files beside the log have it.
+                let _ = self.head.set_len(self.head_bytes);
+            }),
         };
         let name = self.path.display();
         match (self.lost, joined) {
@@ -177,6 +219,21 @@ impl Tail {
         self.kept.push(Segment { path, bytes: 0 });
         Ok(())
     }
+}
+
+/// What output leaves free: the queue's database is most often on the same disk, and must still be able to take down
+/// how the job ended. Of a very small disk, a part.
+fn reserve(file: &File) -> u64 {
+    const RESERVE: u64 = 8 << 20;
+    fstatvfs(file).map_or(0, |disk| {
+        RESERVE.min(disk.blocks() * disk.fragment_size() / 8)
+    })
+}
+
+/// How much room there is on the disk of a file, where the system says.
+fn free_bytes(file: &File) -> Option<u64> {
+    let disk = fstatvfs(file).ok()?;
+    Some(disk.blocks_available() * disk.fragment_size())
 }
 
 fn create_private(path: &Path) -> io::Result<File> {
@@ -289,6 +346,29 @@ mod tests {
     fn a_log_that_just_passes_the_head_has_no_mark() {
         let (_folder, path) = written(100, &[&[b'x'; 60], &[b'y'; 15]]);
         assert_eq!(std::fs::read(path).expect("a log").len(), 75);
+    }
+
+    #[test]
+    fn output_leaves_the_queue_room_on_the_disk_and_notes_say_what_is_missing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("1.log");
+        let mut log = LogFile::create(&path, 1000).expect("a log");
+        log.write(b"one\n");
+        let reserve = std::mem::replace(&mut log.reserve, u64::MAX);
+        log.write(b"two\n");
+        log.write(b"three\n");
+        log.write_note(b"a note\n");
+        log.reserve = reserve;
+        log.write(b"four\n");
+        let warning = log.finish().expect("a warning");
+        assert!(
+            warning.starts_with("10 bytes of the log ") && warning.contains("the disk is full"),
+            "{warning}"
+        );
+        assert_eq!(
+            std::fs::read_to_string(&path).expect("a log"),
+            "one\n\n[launch-agent: 10 bytes were left out here]\na note\nfour\n"
+        );
     }
 
     #[test]

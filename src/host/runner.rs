@@ -51,12 +51,13 @@ pub fn provide_image(plan: &Plan, log: &mut JobLog, stop: &Stop) -> Result<()> {
         .rev()
         .find(|line| !line.trim().is_empty())
         .unwrap_or("docker gave no reason");
+    let why = engine::explain(why);
+    if let Some(error) = engine::engine_trouble(&why) {
+        return Err(error);
+    }
     Err(Error::new(
         Kind::Input,
-        format!(
-            "the image `{image}` is not on this machine and could not be pulled: {}",
-            engine::explain(why)
-        ),
+        format!("the image `{image}` is not on this machine and could not be pulled: {why}"),
     )
     .hint("check its name; for a private registry run `docker login` as the agent's user"))
 }
@@ -210,6 +211,9 @@ fn refused(client: Ending, log: &JobLog) -> Error {
         || why.contains("no such file or directory: unknown")
     {
         return error.hint("the entry point does not exist in the image; it is the first word after the image, or `--entrypoint`");
+    }
+    if why.contains("permission denied: unknown") {
+        return error.hint("the entry point is not a program that may be executed");
     }
     if why.contains("could not select device driver") {
         return error.hint("for GPUs install the NVIDIA Container Toolkit and restart docker");

@@ -211,7 +211,12 @@ fn an_item_of_a_lost_agent_can_be_ended_by_a_person() {
     let id = Admin::push(&queue, "plain", "a:1", None);
     poll(&queue, &agent, "plain").expect("an item");
     assert!(queue.ack(&agent, &id, "run1").expect("an ack"));
-    assert_eq!(queue.cancel(&id).expect("a cancel"), Cancelled::Stopped);
+    assert_eq!(
+        queue.cancel(&id).expect("a cancel"),
+        Cancelled::GivenUp {
+            run_id: Some("run1".to_owned())
+        }
+    );
     let asked = queue
         .signals(&agent, std::slice::from_ref(&id))
         .expect("signals")

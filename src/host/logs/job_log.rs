@@ -45,13 +45,18 @@ impl JobLog {
         let newline = if self.at_line_start { "" } else { "\n" };
         let mut shown = self.redactor.push(format!("{newline}{line}\n").as_bytes());
         shown.extend(self.redactor.finish());
-        self.show(&shown);
+        self.file.write_note(&shown);
+        self.present(&shown);
     }
 
     fn show(&mut self, bytes: &[u8]) {
+        self.file.write(bytes);
+        self.present(bytes);
+    }
+
+    fn present(&mut self, bytes: &[u8]) {
         let Some(last) = bytes.last() else { return };
         self.at_line_start = *last == b'\n';
-        self.file.write(bytes);
         self.terminal.push(bytes);
     }
 

@@ -50,22 +50,20 @@ impl Redactor {
             shown.extend_from_slice(&rest[..plain]);
             rest = &rest[plain..];
             let Some(&byte) = rest.first() else { break };
-            if let Some(secret) = self
-                .secrets
-                .iter()
-                .find(|secret| rest.starts_with(secret.expose().as_bytes()))
-            {
-                shown.extend_from_slice(REDACTED);
-                rest = &rest[secret.expose().len()..];
-            } else if self
-                .secrets
-                .iter()
-                .any(|secret| secret.expose().as_bytes().starts_with(rest))
-            {
-                break;
-            } else {
-                shown.push(byte);
-                rest = &rest[1..];
+            // The first that fits decides: a longer one whose end has not come yet goes before one that it contains.
+            let fits = self.secrets.iter().map(Secret::expose).find(|secret| {
+                rest.starts_with(secret.as_bytes()) || secret.as_bytes().starts_with(rest)
+            });
+            match fits {
+                Some(secret) if secret.len() > rest.len() => break,
+                Some(secret) => {
+                    shown.extend_from_slice(REDACTED);
+                    rest = &rest[secret.len()..];
+                }
+                None => {
+                    shown.push(byte);
+                    rest = &rest[1..];
+                }
             }
         }
         self.held = rest.to_vec();
@@ -80,7 +78,20 @@ impl Redactor {
 
     /// What was held back, once nothing more comes.
     pub fn finish(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.held)
+        let mut rest = std::mem::take(&mut self.held);
+        let mut shown = Vec::new();
+        // The longer secret did not come after all: what was held for it may hold a shorter one.
+        while !rest.is_empty() {
+            let whole = self.secrets.iter().map(Secret::expose);
+            let mut whole = whole.filter(|secret| rest.starts_with(secret.as_bytes()));
+            let (length, text) = match whole.next() {
+                Some(secret) => (secret.len(), REDACTED),
+                None => (1, &rest[..1]),
+            };
+            shown.extend_from_slice(text);
+            rest.drain(..length);
+        }
+        shown
     }
 }
 
@@ -118,6 +129,18 @@ mod tests {
             redact(&["secret", "secret-long"], &["secret-long secret"]),
             "[redacted] [redacted]"
         );
+    }
+
+    #[test]
+    fn the_end_of_a_longer_secret_that_comes_later_is_hidden_too() {
+        let secrets = ["secret", "secret-long"];
+        assert_eq!(redact(&secrets, &["secret", "-long."]), "[redacted].");
+        assert_eq!(
+            redact(&secrets, &["secret", "-lo", "st."]),
+            "[redacted]-lost."
+        );
+        assert_eq!(redact(&secrets, &["a secret-lo"]), "a [redacted]-lo");
+        assert_eq!(redact(&secrets, &["a secret"]), "a [redacted]");
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! The agents that are known: who polls which queue, and how lately. The rows of `agents`, and nothing else.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::{Row, Transaction, named_params, params};
 use serde_json::Value;
 
-use super::millis;
 use super::rows::{IN_HAND, need_queue, texts, time};
 use super::trouble::Trouble;
+use super::{bell, millis};
 use crate::queue::{AgentId, AgentInfo, AgentStatus};
 
 /// An agent unseen for this long is forgotten when the next one registers.
@@ -34,12 +35,15 @@ pub struct Agent {
     pub status: String,
     /// When it said so.
     pub seen_at: Timestamp,
+    /// It ran on this machine, and its process has ended without a word.
+    pub is_gone: bool,
 }
 
 impl Agent {
     /// Does it still take jobs, as far as `now` can tell?
     pub fn is_alive(&self, now: i64, quiet: Duration) -> bool {
-        self.status != AgentStatus::Killed.as_str()
+        !self.is_gone
+            && self.status != AgentStatus::Killed.as_str()
             && self.seen_at.as_millisecond() > now.saturating_sub(millis(quiet))
     }
 
@@ -130,30 +134,39 @@ pub fn sockets(db: &Transaction<'_>, now: i64, quiet: Duration) -> Result<Vec<Pa
 /// it took over from its own life before a restart only it knows.
 pub fn all(db: &Transaction<'_>, now: i64) -> Result<Vec<Agent>, Trouble> {
     let mut statement = db.prepare_cached(&format!(
-        "SELECT id, hostname, pid, queues, max_jobs, status, heartbeat_at, \
+        "SELECT id, hostname, pid, queues, max_jobs, status, heartbeat_at, socket, \
          max(running, (SELECT count(*) FROM items WHERE agent = agents.id AND {IN_HAND})) AS running \
          FROM agents ORDER BY heartbeat_at DESC, id"
     ))?;
     let mut rows = statement.query(named_params! {":now": now})?;
+    let here = nix::unistd::gethostname().ok();
     let mut agents = Vec::new();
     while let Some(row) = rows.next()? {
-        agents.push(read(row)?);
+        agents.push(read(row, here.as_deref())?);
     }
     Ok(agents)
 }
 
-fn read(row: &Row<'_>) -> Result<Agent, Trouble> {
+/// `here` is this machine's name: of an agent on another one the socket says nothing.
+fn read(row: &Row<'_>, here: Option<&OsStr>) -> Result<Agent, Trouble> {
     let id: String = row.get("id")?;
     let place = format!("agent {id}");
     let number = |number: i64| usize::try_from(number).unwrap_or(0);
+    let hostname: String = row.get("hostname")?;
+    let status: String = row.get("status")?;
+    let socket: Option<String> = row.get("socket")?;
+    let is_gone = status != AgentStatus::Killed.as_str()
+        && here == Some(OsStr::new(&hostname))
+        && socket.is_some_and(|socket| bell::is_deserted(Path::new(&socket)));
     Ok(Agent {
-        hostname: row.get("hostname")?,
+        hostname,
         pid: row.get("pid")?,
         queues: texts(&row.get::<_, String>("queues")?, &place)?,
         max_jobs: row.get::<_, Option<i64>>("max_jobs")?.map(number),
         running: number(row.get("running")?),
-        status: row.get("status")?,
+        status,
         seen_at: time(row.get("heartbeat_at")?, &place)?,
+        is_gone,
         id: AgentId(id),
     })
 }

@@ -169,13 +169,24 @@ fn remove_stale(folder: &Path) {
         return;
     };
     for path in entries.flatten().map(|entry| entry.path()) {
-        let refused = UnixDatagram::unbound()
-            .and_then(|socket| socket.connect(&path))
-            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
-        if refused {
+        if connect(&path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// Does nobody listen there any more? The kernel knows at once when a process ends, however it ends. A folder that is
+/// not there says nothing: a container may see the database under another path.
+pub fn is_deserted(socket: &Path) -> bool {
+    match connect(socket).map_err(|error| error.kind()) {
+        Err(ErrorKind::ConnectionRefused) => true,
+        Err(ErrorKind::NotFound) => socket.parent().is_some_and(Path::is_dir),
+        _ => false,
+    }
+}
+
+fn connect(socket: &Path) -> std::io::Result<()> {
+    UnixDatagram::unbound()?.connect(socket)
 }
 
 impl LocalQueue {

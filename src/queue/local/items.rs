@@ -1,6 +1,6 @@
 //! What people do with items: look, cancel, retry, delete. The rows of `items`, and the logs of deleted ones.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rusqlite::{Transaction, params};
@@ -9,13 +9,19 @@ use super::agents::{self, Agent};
 use super::trouble::Trouble;
 use super::{LocalQueue, millis, now, reasons, rows};
 use crate::failure::{Error, Result};
+use crate::host::logs;
 use crate::queue::{AgentId, Item, ItemId, ItemState, StopReason};
 
 /// What came of a cancel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cancelled {
-    /// It had not begun, or whoever ran it is lost: it has ended.
+    /// It had not begun: it has ended.
     Stopped,
+    /// Whoever ran it is lost: it has ended in the queue, and what it runs may go on.
+    GivenUp {
+        /// The run that it became, where it came so far.
+        run_id: Option<String>,
+    },
     /// Its agent was asked to stop it.
     Asked {
         /// The agent, where it is still known.
@@ -74,19 +80,14 @@ impl LocalQueue {
     pub(super) fn remove_logs(&self, logs: &[PathBuf]) -> Result<()> {
         let folder = self.logs_path();
         for log in logs.iter().filter(|log| log.parent() == Some(&folder)) {
-            remove_file(log)?;
+            logs::remove(log).map_err(|cause| {
+                Error::system(
+                    format_args!("the item is deleted, but not its log {}", log.display()),
+                    cause,
+                )
+            })?;
         }
         Ok(())
-    }
-}
-
-fn remove_file(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::system(
-            format_args!("the item is deleted, but not its log {}", path.display()),
-            error,
-        )),
-        _ => Ok(()),
     }
 }
 
@@ -120,11 +121,13 @@ fn cancel(
     // Without this way out, an item of a machine that never comes back could not even be deleted.
     if agent
         .as_ref()
-        .is_none_or(|agent| silence(agent) >= millis(lost))
+        .is_none_or(|agent| agent.is_gone || silence(agent) >= millis(lost))
     {
         let message = format!("{}; its agent is lost", StopReason::Requested);
         stop(db, id, &message, now)?;
-        return Ok(Cancelled::Stopped);
+        return Ok(Cancelled::GivenUp {
+            run_id: item.run_id,
+        });
     }
     db.execute(
         "UPDATE items SET stop_requested = 1 WHERE id = ?1",

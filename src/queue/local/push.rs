@@ -10,6 +10,7 @@ use super::rows::{definition, priority_number};
 use super::trouble::Trouble;
 use super::{LocalQueue, now};
 use crate::failure::{Error, Result};
+use crate::launch::image;
 use crate::launch::resource_args;
 use crate::launch::resource_args::{Ask, options_or_ask};
 use crate::launch::spec::{DOCKER_RESOURCES, LaunchSpec, Object};
@@ -48,7 +49,9 @@ fn need_source(spec: &LaunchSpec) -> Result<()> {
             Error::input("the launch spec names neither an image nor a job")
                 .hint("name an image with `-d IMAGE`, or as `docker.docker_image` in the spec"),
         ),
-        _ => Ok(()),
+        // Whoever mistyped it is still there to be told.
+        (Some(image), _) => image::check(image),
+        (None, _) => Ok(()),
     }
 }
 

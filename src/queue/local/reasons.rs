@@ -25,7 +25,7 @@ pub fn why_waiting(
             let agent = agents
                 .iter()
                 .find(|agent| Some(&agent.id) == item.agent.as_ref());
-            return Ok(silence(agent, quiet, now));
+            return Ok(silence(item, agent, quiet, now));
         }
         _ => return Ok(None),
     }
@@ -102,12 +102,19 @@ fn count_before(db: &Transaction<'_>, item: &Item, now: i64) -> Result<i64, Trou
     )?)
 }
 
-fn silence(agent: Option<&Agent>, quiet: Duration, now: i64) -> Option<String> {
+fn silence(item: &Item, agent: Option<&Agent>, quiet: Duration, now: i64) -> Option<String> {
+    let way_out = format!("`launch-agent item cancel {}` gives the item up", item.id);
     let Some(agent) = agent else {
-        return Some("its agent is not known any more".to_owned());
+        return Some(format!("its agent is not known any more; {way_out}"));
     };
     if agent.is_alive(now, quiet) {
         return None;
+    }
+    if agent.is_gone {
+        return Some(format!(
+            "its agent on {} (process {}) has ended without reporting it, so how the job ends is not known; {way_out}",
+            agent.hostname, agent.pid
+        ));
     }
     Some(format!(
         "its agent on {} was last seen {} ago",
