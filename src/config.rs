@@ -254,7 +254,7 @@ impl AgentConfig {
         match &self.backend.value {
             Backend::Local(path) => Ok(path.clone()),
             Backend::Unset => Ok(default_database(&self.state_folder)),
-            Backend::Wandb => Err(no_wandb_queues(self)),
+            Backend::Wandb => Err(not_over_wandb(self)),
         }
     }
 
@@ -332,15 +332,15 @@ impl AgentConfig {
     }
 }
 
-fn no_wandb_queues(config: &AgentConfig) -> Error {
+fn not_over_wandb(config: &AgentConfig) -> Error {
     Error::new(
         Kind::Config,
         format!(
-            "the queues of {} were chosen, and this version reads the embedded queue only",
-            config.base_url.value
+            "this is for the embedded queue, and the queues of {} are chosen ({})",
+            config.base_url.value, config.backend.origin
         ),
     )
-    .hint("add `--local` for the embedded queue")
+    .hint("add `--local` for the embedded queue; W&B has it on its Launch page")
 }
 
 fn default_database(state_folder: &Path) -> PathBuf {

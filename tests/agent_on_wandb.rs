@@ -403,3 +403,83 @@ fn what_is_wrong_at_the_start_is_said_in_one_line() {
     let ran = wrong_key.run(&["-q", "q"]).code(3);
     assert!(ran.stderr.contains("key"), "{}", ran.stderr);
 }
+
+#[test]
+fn the_commands_are_the_same_over_w_and_b() {
+    let stage = Stage::new("");
+    let sandbox = &stage.sandbox;
+    let config = sandbox.write("config.json", r#"{"cpus": "{{cpus}}", "rm": true}"#);
+    let variables = sandbox.write(
+        "variables.json",
+        r#"{"cpus": {"schema": {"type": "integer", "maximum": 4}}}"#,
+    );
+    sandbox
+        .run(&[
+            "queue",
+            "create",
+            "new",
+            "--prioritization",
+            "--config",
+            config.to_str().expect("UTF-8"),
+            "--template-variables",
+            variables.to_str().expect("UTF-8"),
+        ])
+        .code(0)
+        .says(&format!(
+            "created queue new in entity me at {}",
+            stage.peer.url
+        ));
+    let shown: Value =
+        serde_json::from_str(&sandbox.ok(&["queue", "show", "new", "--json"])).expect("JSON");
+    assert_eq!(shown["config"], json!({"cpus": "{{cpus}}", "rm": true}));
+    assert_eq!(shown["prioritization"], true);
+    let listed: Value =
+        serde_json::from_str(&sandbox.ok(&["queue", "list", "--json"])).expect("JSON");
+    let names: Vec<&str> = listed
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|queue| queue["name"].as_str())
+        .collect();
+    assert_eq!(names, ["q", "r", "new"]);
+
+    let id = sandbox.ok(&[
+        "push", "-q", "new", "-p", "Proj", "-d", "job:1", "-v", "cpus=2", "-P", "high", "-E",
+        "sh -c", "--", "echo hi",
+    ]);
+    let id = id.trim();
+    let pushed = stage.peer.model().item(id).clone();
+    assert_eq!(pushed.priority, 1);
+    assert_eq!(
+        pushed.spec,
+        json!({
+            "entity": "me", "project": "Proj", "docker": {"docker_image": "job:1"},
+            "overrides": {"entry_point": ["sh", "-c"], "args": ["echo hi"]}
+        })
+    );
+    let items: Value =
+        serde_json::from_str(&sandbox.ok(&["items", "-q", "new", "--json"])).expect("JSON");
+    assert_eq!(
+        (&items[0]["id"], &items[0]["state"]),
+        (&json!(id), &json!("PENDING"))
+    );
+    assert!(
+        sandbox
+            .ok(&["item", "show", id])
+            .contains("state:          PENDING")
+    );
+
+    sandbox
+        .run(&["push", "-q", "nwe", "-p", "p", "-d", "job:1"])
+        .code(6)
+        .says("did you mean `new`?");
+    sandbox
+        .run(&["push", "-q", "new", "-p", "p", "-d", "job:1", "--wait"])
+        .code(3)
+        .says("--wait")
+        .says("--local");
+    sandbox
+        .run(&["item", "cancel", id])
+        .code(3)
+        .says("this is for the embedded queue");
+}

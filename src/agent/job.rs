@@ -160,10 +160,9 @@ impl Job {
         let verdict = self.report(&ended);
         if verdict == Verdict::Unrecorded {
             log::error!(
-                "item {}: what is left of the container {} stays, as the only record of its end: see `docker inspect {}`",
+                "item {}: {} stays, as the only record of its end",
                 self.item.id,
-                plan.container,
-                plan.container
+                plan.place
             );
         } else {
             runner::clean_up(plan, ended_by_itself);

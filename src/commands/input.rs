@@ -3,24 +3,57 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::cli::BackendArgs;
-use crate::config::{AgentConfig, Environment};
+use crate::config::{AgentConfig, Backend, Environment};
 use crate::failure::{Error, Result};
 use crate::launch::document;
 use crate::launch::spec::Object;
 use crate::launch::template::{self, Schemas};
+use crate::queue::QueueClient;
 use crate::queue::local::LocalQueue;
+use crate::queue::wandb::{Client, Connection};
 
 /// The name of standard input on the command line.
 const STANDARD_INPUT: &str = "-";
 
-/// The embedded queue that the flags name. It must be there.
-pub fn queue(backend: &BackendArgs, environment: &Environment) -> Result<LocalQueue> {
+/// The embedded queue that the flags name, for what only it can do. It must be there.
+pub fn local_queue(backend: &BackendArgs, environment: &Environment) -> Result<LocalQueue> {
     let config = AgentConfig::for_command(backend, environment)?;
     LocalQueue::open_existing(&config.local_database()?)
+}
+
+/// The queues that the flags name, wherever they are. `entity` is a flag of the command's own.
+pub fn queue_client(
+    backend: &BackendArgs,
+    entity: Option<&str>,
+    environment: &Environment,
+) -> Result<Box<dyn QueueClient>> {
+    let config = AgentConfig::for_command(backend, environment)?;
+    if config.backend.value != Backend::Wandb {
+        return Ok(Box::new(LocalQueue::open_existing(
+            &config.local_database()?,
+        )?));
+    }
+    Ok(Box::new(wandb_client(&config, entity, environment)?))
+}
+
+/// W&B for a command: a person sees that nobody answers, and can ask again.
+pub fn wandb_client(
+    config: &AgentConfig,
+    entity: Option<&str>,
+    environment: &Environment,
+) -> Result<Client> {
+    super::warn(&config.identity_warnings);
+    let mut connection = Connection::of(config, environment)?;
+    connection.timing.retries = Duration::ZERO;
+    if let Some(entity) = entity {
+        connection.entity = Some(entity.to_owned());
+    }
+    Client::new(connection)
 }
 
 /// An object from a JSON or YAML file; `-` is standard input.

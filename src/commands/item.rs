@@ -11,12 +11,12 @@ use crate::cli::{ItemArgs, ItemCommand, ItemIdArgs, ItemLogsArgs};
 use crate::config::Environment;
 use crate::failure::{Error, Kind, Result};
 use crate::queue::local::{Cancelled, LocalQueue};
-use crate::queue::{Item, ItemId, ItemState, spell_duration};
+use crate::queue::{Item, ItemId, ItemState, QueueClient, spell_duration};
 
 pub fn run(args: &ItemArgs, environment: &Environment) -> Result<ExitCode> {
     match &args.command {
         ItemCommand::Logs(args) => logs(args, environment)?,
-        ItemCommand::Show(args) => with_item(args, environment, show)?,
+        ItemCommand::Show(args) => show(args, environment)?,
         ItemCommand::Cancel(args) => with_item(args, environment, cancel)?,
         ItemCommand::Retry(args) => with_item(args, environment, retry)?,
         ItemCommand::Delete(args) => with_item(args, environment, delete)?,
@@ -29,11 +29,11 @@ fn with_item(
     environment: &Environment,
     act: impl FnOnce(&LocalQueue, &ItemId, bool) -> Result<()>,
 ) -> Result<()> {
-    let queue = input::queue(&args.backend, environment)?;
+    let queue = input::local_queue(&args.backend, environment)?;
     act(&queue, &ItemId(args.id.clone()), args.json)
 }
 
-fn print_json(queue: &LocalQueue, item: &Item) -> Result<()> {
+fn print_json(queue: &dyn QueueClient, item: &Item) -> Result<()> {
     print(format_args!("{:#}", items::to_json(queue, item)?))
 }
 
@@ -85,7 +85,7 @@ fn delete(queue: &LocalQueue, id: &ItemId, json: bool) -> Result<()> {
 }
 
 fn logs(args: &ItemLogsArgs, environment: &Environment) -> Result<()> {
-    let queue = input::queue(&args.backend, environment)?;
+    let queue = input::local_queue(&args.backend, environment)?;
     let id = ItemId(args.id.clone());
     let mut form = Form::new(&id, args.json);
     let item = if args.follow {
@@ -114,9 +114,11 @@ fn logs(args: &ItemLogsArgs, environment: &Environment) -> Result<()> {
     print_all(log, &mut form)
 }
 
-fn show(queue: &LocalQueue, id: &ItemId, json: bool) -> Result<()> {
-    let item = queue.item(id)?;
-    if json {
+fn show(args: &ItemIdArgs, environment: &Environment) -> Result<()> {
+    let queue = input::queue_client(&args.backend, None, environment)?;
+    let queue = queue.as_ref();
+    let item = queue.item(&ItemId(args.id.clone()))?;
+    if args.json {
         return print_json(queue, &item);
     }
     show_state(queue, &item)?;
@@ -134,23 +136,26 @@ fn show(queue: &LocalQueue, id: &ItemId, json: bool) -> Result<()> {
     Ok(())
 }
 
-fn show_state(queue: &LocalQueue, item: &Item) -> Result<()> {
+fn show_state(queue: &dyn QueueClient, item: &Item) -> Result<()> {
     line("item", &item.id)?;
     line("queue", &item.queue)?;
     let word = item.state.word();
     table::lines(
         "state",
         &match &item.state {
-            ItemState::Pending => word.to_owned(),
-            ItemState::Leased { .. } => format!("{word}: an agent has taken it and prepares it"),
+            ItemState::Leased => format!("{word}: an agent has taken it and prepares it"),
             ItemState::Claimed if item.stop_requested => {
                 format!("{word}: in an agent's hands, asked to stop")
             }
             ItemState::Claimed => format!("{word}: in an agent's hands"),
             ItemState::Finished(exit) => format!("{word}: {exit}"),
-            ItemState::Failed { stage, message } => {
+            ItemState::Failed {
+                stage: Some(stage),
+                message,
+            } => {
                 format!("{word} at stage {stage}: {message}")
             }
+            ItemState::Pending | ItemState::Failed { .. } | ItemState::Other(_) => word.to_owned(),
             ItemState::Stopped { message } => format!("{word}: {message}"),
         },
     )?;
@@ -183,7 +188,10 @@ fn show_spec(item: &Item) -> Result<()> {
             line(label, value)?;
         }
     }
-    line("priority", item.priority.as_str())
+    match item.priority {
+        Some(priority) => line("priority", priority.as_str()),
+        None => Ok(()),
+    }
 }
 
 /// A list of words of the spec as a shell would take it.
@@ -209,7 +217,7 @@ fn options(item: &Item) -> Option<String> {
 }
 
 /// How it came to where it is.
-fn show_way(queue: &LocalQueue, item: &Item) -> Result<()> {
+fn show_way(queue: &dyn QueueClient, item: &Item) -> Result<()> {
     let now = Timestamp::now();
     let time = |time: Option<Timestamp>| time.map(|time| table::clock(time, now));
     let agent = match &item.agent {
@@ -223,7 +231,7 @@ fn show_way(queue: &LocalQueue, item: &Item) -> Result<()> {
         ("attempt", Some(item.attempt.to_string())),
         ("run", item.run_id.clone()),
         ("agent", agent),
-        ("pushed", time(Some(item.pushed_at))),
+        ("pushed", time(item.pushed_at)),
         ("claimed", time(item.claimed_at)),
         ("ended", time(item.ended_at)),
         ("duration", item.duration.map(spell_duration)),

@@ -9,31 +9,30 @@ use super::table::{self, Table};
 use super::{input, print, say};
 use crate::cli::ItemsArgs;
 use crate::config::Environment;
-use crate::failure::Result;
-use crate::queue::local::LocalQueue;
-use crate::queue::{Item, ItemState, spell_duration};
+use crate::failure::{Result, Stage};
+use crate::queue::{Item, ItemState, Priority, QueueClient, spell_duration};
 
 pub fn run(args: &ItemsArgs, environment: &Environment) -> Result<ExitCode> {
-    let queue = input::queue(&args.backend, environment)?;
+    let queue = input::queue_client(&args.backend, None, environment)?;
     let items = queue.items(args.queue.as_deref())?;
     if args.json {
         let all = items
             .iter()
-            .map(|item| to_json(&queue, item))
+            .map(|item| to_json(queue.as_ref(), item))
             .collect::<Result<Value>>()?;
         print(format_args!("{all:#}"))?;
     } else if items.is_empty() {
         say(match &args.queue {
             Some(name) => format!("no items in queue {name}"),
-            None => format!("no items in {}", queue.path().display()),
+            None => format!("no items in {}", queue.place()),
         });
     } else {
-        print_table(&queue, &items)?;
+        print_table(queue.as_ref(), &items)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_table(queue: &LocalQueue, items: &[Item]) -> Result<()> {
+fn print_table(queue: &dyn QueueClient, items: &[Item]) -> Result<()> {
     let now = Timestamp::now();
     let with_priority = queue
         .queues()?
@@ -47,13 +46,14 @@ fn print_table(queue: &LocalQueue, items: &[Item]) -> Result<()> {
     for item in items {
         let mut cells = vec![item.id.to_string(), item.queue.clone(), state(item)];
         if with_priority {
-            cells.push(item.priority.as_str().to_owned());
+            cells.push(item.priority.map_or("-", Priority::as_str).to_owned());
         }
         let name = text(item, "name").or_else(|| item.run_id.clone());
         cells.extend([
             name.unwrap_or_else(|| "-".to_owned()),
             image(item).unwrap_or_else(|| "-".to_owned()),
-            table::age(item.pushed_at, now),
+            item.pushed_at
+                .map_or_else(|| "-".to_owned(), |since| table::age(since, now)),
             duration(item, now),
         ]);
         table.row(&cells);
@@ -69,7 +69,9 @@ fn state(item: &Item) -> String {
             format!("{word} ({}, out of memory)", exit.code)
         }
         ItemState::Finished(exit) => format!("{word} ({})", exit.code),
-        ItemState::Failed { stage, .. } => format!("{word} ({stage})"),
+        ItemState::Failed {
+            stage: Some(stage), ..
+        } => format!("{word} ({stage})"),
         _ if item.stop_requested => format!("{word} (asked to stop)"),
         _ => word.to_owned(),
     }
@@ -103,10 +105,10 @@ pub fn image(item: &Item) -> Option<String> {
 }
 
 /// An item as `--json` shows it. The shape is stable: keys are added, never changed.
-pub fn to_json(queue: &LocalQueue, item: &Item) -> Result<Value> {
+pub fn to_json(queue: &dyn QueueClient, item: &Item) -> Result<Value> {
     let (exit, stage, message) = match &item.state {
         ItemState::Finished(exit) => (Some(*exit), None, None),
-        ItemState::Failed { stage, message } => (None, Some(stage.as_str()), Some(message)),
+        ItemState::Failed { stage, message } => (None, stage.map(Stage::as_str), Some(message)),
         ItemState::Stopped { message } => (None, None, Some(message)),
         _ => (None, None, None),
     };
@@ -122,11 +124,11 @@ pub fn to_json(queue: &LocalQueue, item: &Item) -> Result<Value> {
         "message": message,
         "details": item.details,
         "stop_requested": item.stop_requested,
-        "priority": item.priority.as_str(),
+        "priority": item.priority.map(Priority::as_str),
         "attempt": item.attempt,
         "run_id": item.run_id,
         "agent": item.agent.as_ref().map(|agent| &agent.0),
-        "pushed_at": item.pushed_at.to_string(),
+        "pushed_at": time(item.pushed_at),
         "claimed_at": time(item.claimed_at),
         "ended_at": time(item.ended_at),
         "duration_seconds": item.duration.map(|duration| duration.as_secs_f64()),

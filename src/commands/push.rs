@@ -7,22 +7,27 @@ use serde_json::Value;
 use super::follow::{Form, follow};
 use super::{input, items, print, say};
 use crate::cli::PushArgs;
-use crate::config::{AgentConfig, Environment};
-use crate::failure::{Error, Result};
+use crate::config::{AgentConfig, Backend, Environment};
+use crate::failure::{Error, Result, Stage};
 use crate::host::engine;
 use crate::launch::docker_options::OptionTable;
 use crate::launch::spec::{DOCKER_RESOURCES, Object, kind_of};
 use crate::launch::template::Schemas;
 use crate::queue::local::LocalQueue;
-use crate::queue::{Item, ItemId, ItemState, Priority, Push};
+use crate::queue::{Item, ItemId, ItemState, Priority, Push, QueueClient};
 
 pub fn run(args: &PushArgs, environment: &Environment) -> Result<ExitCode> {
-    let spec = spec(args, environment)?;
+    let local = if args.wait {
+        Some(local_queue_to_follow(args, environment)?)
+    } else {
+        None
+    };
+    let client = input::queue_client(&args.backend, args.entity.as_deref(), environment)?;
+    let spec = spec(args, client.as_ref(), environment)?;
     let priority = args.priority.as_deref().map(str::parse::<Priority>);
     let priority = priority.transpose()?;
-    let queue = input::queue(&args.backend, environment)?;
-    let variables = queue.queue(&args.queue)?.definition.template_variables;
-    let pushed = queue.push(
+    let variables = client.queue(&args.queue)?.definition.template_variables;
+    let pushed = client.push(
         &Push {
             queue: args.queue.clone(),
             spec,
@@ -36,23 +41,31 @@ pub fn run(args: &PushArgs, environment: &Environment) -> Result<ExitCode> {
         "pushed item {} to queue {} ({})",
         pushed.id,
         args.queue,
-        queue.path().display()
+        client.place()
     ));
+    if let Some(local) = local {
+        return wait(&local, &pushed.id);
+    }
     if args.json {
-        let item = items::to_json(&queue, &queue.item(&pushed.id)?)?;
+        let item = items::to_json(client.as_ref(), &client.item(&pushed.id)?)?;
         print(format_args!("{item:#}"))?;
-    } else if args.wait {
-        return wait(&queue, &pushed.id);
     } else {
         print(&pushed.id)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
+fn local_queue_to_follow(args: &PushArgs, environment: &Environment) -> Result<LocalQueue> {
+    input::local_queue(&args.backend, environment).map_err(|error| error.within("--wait"))
+}
+
 /// Prints the job's log until it ends. Whoever stops waiting stops nothing else.
 fn wait(queue: &LocalQueue, id: &ItemId) -> Result<ExitCode> {
     let item = queue.item(id)?;
-    let nobody = queue.queue(&item.queue)?.agents.is_empty();
+    let nobody = queue
+        .queue(&item.queue)?
+        .agents
+        .is_none_or(|agents| agents.is_empty());
     if let Some(why) = queue.why_waiting(&item)?
         && nobody
     {
@@ -72,6 +85,7 @@ fn exit_code(item: &Item) -> ExitCode {
             return ExitCode::from(u8::try_from(exit.code).unwrap_or(1));
         }
         ItemState::Failed { stage, message } => {
+            let stage = stage.map_or("", Stage::as_str);
             say(format_args!("item {id} failed at stage {stage}: {message}"));
         }
         ItemState::Stopped { message } => say(format_args!("item {id} was stopped: {message}")),
@@ -82,20 +96,17 @@ fn exit_code(item: &Item) -> ExitCode {
 }
 
 /// The spec: the base of `--config`, the flags over it, and what is known of who pushes.
-fn spec(args: &PushArgs, environment: &Environment) -> Result<Object> {
+fn spec(args: &PushArgs, client: &dyn QueueClient, environment: &Environment) -> Result<Object> {
     let mut spec = match &args.config {
         Some(config) => input::object_or_file(config, "--config")?,
         None => Object::new(),
     };
-    let entity = AgentConfig::for_command(&args.backend, environment)?
-        .entity
-        .value;
-    settle(
-        &mut spec,
-        "entity",
-        args.entity.as_deref(),
-        Some(entity.as_deref().unwrap_or("local")),
-    );
+    let config = AgentConfig::for_command(&args.backend, environment)?;
+    let entity = match config.entity.value {
+        Some(entity) => entity,
+        None => client.default_entity()?,
+    };
+    settle(&mut spec, "entity", args.entity.as_deref(), Some(&entity));
     settle(
         &mut spec,
         "project",
@@ -109,7 +120,9 @@ fn spec(args: &PushArgs, environment: &Environment) -> Result<Object> {
         );
     }
     settle(&mut spec, "name", args.name.as_deref(), None);
+    // W&B knows from the key who pushes.
     let user = environment.get("USER").or(environment.get("LOGNAME"));
+    let user = user.filter(|_| config.backend.value != Backend::Wandb);
     settle(&mut spec, "author", None, user);
     if let Some(image) = &args.docker_image {
         let image = Value::from(image.as_str());

@@ -13,13 +13,13 @@ use crate::cli::{
     BackendArgs, ListArgs, QueueArgs, QueueCommand, QueueCreateArgs, QueueDeleteArgs,
     QueueNameArgs, QueueSettings, QueueUpdateArgs,
 };
-use crate::config::{AgentConfig, Environment};
+use crate::config::{AgentConfig, Backend, Environment};
 use crate::failure::{Error, Result};
 use crate::host::engine;
 use crate::launch::spec::Object;
 use crate::launch::template::Schemas;
-use crate::queue::QueueDefinition;
-use crate::queue::local::{Agent, LocalQueue, QueueChange, QueueStatus, check_new, fill_config};
+use crate::queue::local::{Agent, LocalQueue, QueueChange, check_new, fill_config};
+use crate::queue::{QueueClient, QueueDefinition, QueueStatus};
 
 pub fn run(args: &QueueArgs, environment: &Environment) -> Result<ExitCode> {
     match &args.command {
@@ -43,7 +43,8 @@ pub fn queue_config(
     backend: &BackendArgs,
     environment: &Environment,
 ) -> Result<Object> {
-    let definition = input::queue(backend, environment)?.queue(name)?.definition;
+    let client = input::queue_client(backend, None, environment)?;
+    let definition = client.queue(name)?.definition;
     let schemas = Schemas::parse(&definition.template_variables)?;
     let values = input::template_values(set_var, &schemas)?;
     fill_config(&definition, &values).map_err(|error| error.within(format_args!("queue `{name}`")))
@@ -61,12 +62,16 @@ fn create(args: &QueueCreateArgs, environment: &Environment) -> Result<()> {
     };
     // A queue that cannot be made leaves no file behind.
     check_new(&definition, &args.resource, &engine::run_help)?;
-    let queue = LocalQueue::open(&config.local_database()?)?;
-    queue.create_queue(&definition, &args.resource, &engine::run_help)?;
+    let client: Box<dyn QueueClient> = if config.backend.value == Backend::Wandb {
+        Box::new(input::wandb_client(&config, None, environment)?)
+    } else {
+        Box::new(LocalQueue::open(&config.local_database()?)?)
+    };
+    client.create_queue(&definition, &args.resource, &engine::run_help)?;
     say(format_args!(
         "created queue {} in {}",
         args.name,
-        queue.path().display()
+        client.place()
     ));
     Ok(())
 }
@@ -93,7 +98,7 @@ fn update(args: &QueueUpdateArgs, environment: &Environment) -> Result<()> {
             "name what: `--config FILE`, `--template-variables FILE` or `--prioritization`",
         ));
     }
-    let queue = input::queue(&args.backend, environment)?;
+    let queue = input::local_queue(&args.backend, environment)?;
     queue.update_queue(&args.name, &change, &engine::run_help)?;
     say(format_args!("updated queue {}", args.name));
     let waiting = queue.queue(&args.name)?.pending;
@@ -106,7 +111,8 @@ fn update(args: &QueueUpdateArgs, environment: &Environment) -> Result<()> {
 }
 
 fn delete(args: &QueueDeleteArgs, environment: &Environment) -> Result<()> {
-    let items = input::queue(&args.backend, environment)?.delete_queue(&args.name, args.force)?;
+    let items =
+        input::local_queue(&args.backend, environment)?.delete_queue(&args.name, args.force)?;
     say(format_args!(
         "deleted queue {} and its items ({items})",
         args.name
@@ -115,7 +121,7 @@ fn delete(args: &QueueDeleteArgs, environment: &Environment) -> Result<()> {
 }
 
 fn set_paused(args: &QueueNameArgs, paused: bool, environment: &Environment) -> Result<()> {
-    let queue = input::queue(&args.backend, environment)?;
+    let queue = input::local_queue(&args.backend, environment)?;
     queue.set_paused(&args.name, paused)?;
     if args.json {
         return print_json(&to_json(&queue.queue(&args.name)?));
@@ -126,13 +132,13 @@ fn set_paused(args: &QueueNameArgs, paused: bool, environment: &Environment) -> 
 }
 
 fn list(args: &ListArgs, environment: &Environment) -> Result<()> {
-    let queue = input::queue(&args.backend, environment)?;
+    let queue = input::queue_client(&args.backend, None, environment)?;
     let queues = queue.queues()?;
     if args.json {
         return print_json(&queues.iter().map(to_json).collect());
     }
     if queues.is_empty() {
-        say(format_args!("no queues in {}", queue.path().display()));
+        say(format_args!("no queues in {}", queue.place()));
         return Ok(());
     }
     let mut table = Table::new(&[
@@ -161,10 +167,13 @@ fn yes_or_no(yes: bool) -> String {
 }
 
 fn agents(status: &QueueStatus) -> String {
-    if status.agents.is_empty() {
+    let Some(agents) = &status.agents else {
+        return "-".to_owned();
+    };
+    if agents.is_empty() {
         return "none".to_owned();
     }
-    let names = status.agents.iter().map(|agent| {
+    let names = agents.iter().map(|agent| {
         let slots = agent
             .max_jobs
             .map_or_else(String::new, |slots| format!(" of {slots}"));
@@ -177,13 +186,15 @@ fn agents(status: &QueueStatus) -> String {
 }
 
 fn show(args: &QueueNameArgs, environment: &Environment) -> Result<()> {
-    let status = input::queue(&args.backend, environment)?.queue(&args.name)?;
+    let status = input::queue_client(&args.backend, None, environment)?.queue(&args.name)?;
     if args.json {
         return print_json(&to_json(&status));
     }
     let now = Timestamp::now();
     table::line("queue", &status.definition.name)?;
-    table::line("resource", &status.resource)?;
+    if let Some(resource) = &status.resource {
+        table::line("resource", resource)?;
+    }
     table::line("paused", yes_or_no(status.definition.paused))?;
     table::line(
         "prioritization",
@@ -197,8 +208,14 @@ fn show(args: &QueueNameArgs, environment: &Environment) -> Result<()> {
         ),
     )?;
     table::line("agents", agents(&status))?;
-    table::line("created", table::clock(status.created_at, now))?;
-    table::line("updated", table::clock(status.updated_at, now))?;
+    for (label, time) in [
+        ("created", status.created_at),
+        ("updated", status.updated_at),
+    ] {
+        if let Some(time) = time {
+            table::line(label, table::clock(time, now))?;
+        }
+    }
     for (name, schema) in Schemas::parse(&status.definition.template_variables)?.iter() {
         table::line("variable", format_args!("{name}: {schema}"))?;
     }
@@ -219,9 +236,9 @@ fn to_json(status: &QueueStatus) -> Value {
         "pending": status.pending,
         "running": status.running,
         "ended": status.ended,
-        "agents": status.agents.iter().map(agent_json).collect::<Vec<_>>(),
-        "created_at": status.created_at.to_string(),
-        "updated_at": status.updated_at.to_string(),
+        "agents": status.agents.as_ref().map(|agents| agents.iter().map(agent_json).collect::<Vec<_>>()),
+        "created_at": status.created_at.map(|time| time.to_string()),
+        "updated_at": status.updated_at.map(|time| time.to_string()),
     })
 }
 

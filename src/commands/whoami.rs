@@ -1,25 +1,17 @@
 //! `launch-agent whoami`: who you are for W&B, and where that comes from. Starts nothing.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use serde_json::json;
 
-use super::{print, say};
+use super::{input, print};
 use crate::cli::WhoamiArgs;
 use crate::config::{AgentConfig, Environment};
 use crate::failure::Result;
-use crate::queue::wandb::{Client, Connection};
 
 pub fn run(args: &WhoamiArgs, environment: &Environment) -> Result<ExitCode> {
     let config = AgentConfig::for_command(&args.backend, environment)?;
-    for warning in &config.identity_warnings {
-        say(format_args!("warning: {warning}"));
-    }
-    let mut connection = Connection::of(&config, environment)?;
-    // A person sees that nobody answers, and can ask again.
-    connection.timing.retries = Duration::ZERO;
-    let client = Client::new(connection)?;
+    let client = input::wandb_client(&config, None, environment)?;
     let viewer = client.viewer()?;
     // The entity is a setting with an origin, or else what the server says of the key.
     let (entity, entity_origin) = match &config.entity.value {

@@ -98,6 +98,16 @@ pub enum Place {
     Process,
 }
 
+/// For a sentence about what is left of a job.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Container(container) => write!(f, "the container {}", container.name),
+            Place::Process => f.write_str("its log"),
+        }
+    }
+}
+
 /// The container of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {

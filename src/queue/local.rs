@@ -25,10 +25,11 @@ use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::{
-    AgentId, AgentInfo, AgentStatus, Ended, ItemId, Queue, RunQueueItem, Signals, Started,
-    StopRequest, Told,
+    AgentId, AgentInfo, AgentStatus, Ended, Item, ItemId, Push, Pushed, Queue, QueueClient,
+    QueueDefinition, QueueStatus, RunQueueItem, Signals, Started, StopRequest, Told,
 };
 use crate::failure::{Error, Kind, Result};
+use crate::launch::resource_args::Ask;
 use crate::launch::spec::LaunchSpec;
 use bell::Bell;
 use trouble::Trouble;
@@ -36,8 +37,8 @@ use trouble::Trouble;
 pub use agents::Agent;
 pub use definition::{check_definition, check_new, fill_config};
 pub use items::Cancelled;
-pub use push::Pushed;
-pub use queues::{QueueChange, QueueStatus};
+pub use push::check_push;
+pub use queues::QueueChange;
 
 /// The times that the queue works with. The defaults are the product's; tests shorten them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -330,5 +331,52 @@ impl Queue for LocalQueue {
 
     fn close(&self, agent: &AgentId) -> Result<()> {
         self.heartbeat(agent, AgentStatus::Killed, 0)
+    }
+}
+
+impl QueueClient for LocalQueue {
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn default_entity(&self) -> Result<String> {
+        Ok("local".to_owned())
+    }
+
+    fn create_queue(
+        &self,
+        definition: &QueueDefinition,
+        resource: &str,
+        ask: Ask<'_>,
+    ) -> Result<()> {
+        LocalQueue::create_queue(self, definition, resource, ask)
+    }
+
+    fn queues(&self) -> Result<Vec<QueueStatus>> {
+        LocalQueue::queues(self)
+    }
+
+    fn queue(&self, name: &str) -> Result<QueueStatus> {
+        LocalQueue::queue(self, name)
+    }
+
+    fn push(&self, push: &Push, ask: Ask<'_>) -> Result<Pushed> {
+        LocalQueue::push(self, push, ask)
+    }
+
+    fn items(&self, queue: Option<&str>) -> Result<Vec<Item>> {
+        LocalQueue::items(self, queue)
+    }
+
+    fn item(&self, id: &ItemId) -> Result<Item> {
+        LocalQueue::item(self, id)
+    }
+
+    fn agent(&self, id: &AgentId) -> Result<Option<Agent>> {
+        LocalQueue::agent(self, id)
+    }
+
+    fn why_waiting(&self, item: &Item) -> Result<Option<String>> {
+        LocalQueue::why_waiting(self, item)
     }
 }

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::failure::{Error, Failure, Result, Stage};
+use crate::launch::resource_args::Ask;
 use crate::launch::spec::{LaunchSpec, Object};
 
 /// The name of an item in its queue. Opaque: a number in the embedded queue, something longer elsewhere.
@@ -116,6 +117,75 @@ pub trait Queue: Send + Sync {
 
     /// Says that the agent has ended. Returns within seconds, whatever is still to be delivered.
     fn close(&self, agent: &AgentId) -> Result<()>;
+}
+
+/// A queue's place for people: those who define queues, push jobs and look at what became of them. Apart from
+/// [`Queue`], because a command that looks needs none of what an agent keeps running.
+pub trait QueueClient {
+    /// Where the queues are, for a sentence: the file, or the entity and the server's address.
+    fn place(&self) -> String;
+
+    /// The entity that a job belongs to when nobody names one.
+    fn default_entity(&self) -> Result<String>;
+
+    /// Defines a new queue. Its config is checked first; `ask` is called for options that are not known here.
+    fn create_queue(
+        &self,
+        definition: &QueueDefinition,
+        resource: &str,
+        ask: Ask<'_>,
+    ) -> Result<()>;
+
+    /// All queues, by name.
+    fn queues(&self) -> Result<Vec<QueueStatus>>;
+
+    /// One queue. An unknown name is an error that names the closest.
+    fn queue(&self, name: &str) -> Result<QueueStatus>;
+
+    /// Adds a job to a queue. `ask` is called for options that are not known here.
+    fn push(&self, push: &Push, ask: Ask<'_>) -> Result<Pushed>;
+
+    /// The items of one queue, or of all.
+    fn items(&self, queue: Option<&str>) -> Result<Vec<Item>>;
+
+    /// One item.
+    fn item(&self, id: &ItemId) -> Result<Item>;
+
+    /// An agent by its name; `None` when it is not known any more, or where the backend does not tell.
+    fn agent(&self, id: &AgentId) -> Result<Option<local::Agent>>;
+
+    /// Why an item waits, or what is odd about it, where that can be told.
+    fn why_waiting(&self, item: &Item) -> Result<Option<String>>;
+}
+
+/// A job that is in its queue now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pushed {
+    /// The item that it became.
+    pub id: ItemId,
+    /// What of the spec will have no effect.
+    pub warnings: Vec<String>,
+}
+
+/// A queue as people see it. What a backend does not tell is `None`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueueStatus {
+    /// As its owner defined it.
+    pub definition: QueueDefinition,
+    /// The kind of its jobs, in W&B's word.
+    pub resource: Option<String>,
+    /// How many items wait.
+    pub pending: u64,
+    /// How many items an agent has in hand.
+    pub running: u64,
+    /// How many items have ended.
+    pub ended: u64,
+    /// The agents that poll it now.
+    pub agents: Option<Vec<local::Agent>>,
+    /// When it was made.
+    pub created_at: Option<Timestamp>,
+    /// When its owner changed it last.
+    pub updated_at: Option<Timestamp>,
 }
 
 /// What people have asked an agent for.
@@ -345,9 +415,9 @@ pub struct Item {
     pub queue: String,
     /// Where it is in its life.
     pub state: ItemState,
-    /// Its place among the others.
-    pub priority: Priority,
-    /// The launch spec with everything merged in.
+    /// Its place among the others; `None` where the backend does not tell.
+    pub priority: Option<Priority>,
+    /// The launch spec with everything merged in; `null` where the backend does not tell.
     pub spec: Value,
     /// 1 for the first try; one more for each `item retry`.
     pub attempt: u32,
@@ -355,8 +425,8 @@ pub struct Item {
     pub run_id: Option<String>,
     /// The agent that took it.
     pub agent: Option<AgentId>,
-    /// When it was pushed, or put back by `item retry`.
-    pub pushed_at: Timestamp,
+    /// When it was pushed, or put back by `item retry`; `None` where the backend does not tell.
+    pub pushed_at: Option<Timestamp>,
     /// When the agent acknowledged it.
     pub claimed_at: Option<Timestamp>,
     /// When it ended.
@@ -381,19 +451,16 @@ pub enum ItemState {
     /// It waits to be taken.
     Pending,
     /// An agent has taken it and not yet acknowledged it; at this time it goes back.
-    Leased {
-        /// When the lease ends.
-        until: Timestamp,
-    },
+    Leased,
     /// An agent has it in hand.
     Claimed,
     /// It ran and ended by itself.
     Finished(Exit),
     /// It could not be run.
     Failed {
-        /// Where in its life.
-        stage: Stage,
-        /// Why.
+        /// Where in its life; `None` where the backend does not tell.
+        stage: Option<Stage>,
+        /// Why; empty where the backend does not tell.
         message: String,
     },
     /// Somebody stopped it.
@@ -401,18 +468,21 @@ pub enum ItemState {
         /// Who, in words.
         message: String,
     },
+    /// A state that only a newer server knows, in its word.
+    Other(String),
 }
 
 impl ItemState {
     /// The state's word, as in W&B's queue.
-    pub fn word(&self) -> &'static str {
+    pub fn word(&self) -> &str {
         match self {
             ItemState::Pending => "PENDING",
-            ItemState::Leased { .. } => "LEASED",
+            ItemState::Leased => "LEASED",
             ItemState::Claimed => "CLAIMED",
             ItemState::Finished(_) => "FINISHED",
             ItemState::Failed { .. } => "FAILED",
             ItemState::Stopped { .. } => "STOPPED",
+            ItemState::Other(word) => word,
         }
     }
 

@@ -51,9 +51,8 @@ fn a_database_of_the_first_version_is_read() {
     assert_eq!(train.definition.config["shm-size"], "{{shm}}");
     assert!(train.definition.prioritization && !train.definition.paused);
     assert_eq!((train.pending, train.running, train.ended), (1, 1, 3));
-    let states: Vec<_> = queue
-        .items(None)
-        .expect("items")
+    let items = queue.items(None).expect("items");
+    let states: Vec<_> = items
         .iter()
         .map(|item| (item.id.0.clone(), item.state.word()))
         .collect();
@@ -69,7 +68,7 @@ fn a_database_of_the_first_version_is_read() {
     assert!(
         matches!(&failed.state, ItemState::Failed { message, .. } if message.contains("no such image"))
     );
-    assert_eq!(failed.priority, Priority::High);
+    assert_eq!(failed.priority, Some(Priority::High));
     assert_eq!(
         failed.warnings,
         ["`resource_args.kubernetes` is not for docker: left out"]

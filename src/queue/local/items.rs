@@ -178,7 +178,7 @@ pub(super) fn last_position(db: &Transaction<'_>) -> rusqlite::Result<i64> {
 
 fn delete(db: &Transaction<'_>, id: &ItemId) -> Result<Option<PathBuf>, Trouble> {
     let item = rows::item(db, id, now())?;
-    if matches!(item.state, ItemState::Leased { .. } | ItemState::Claimed) {
+    if matches!(item.state, ItemState::Leased | ItemState::Claimed) {
         return Err(Error::input(format!(
             "item {id} is in the hands of an agent ({})",
             item.state.word()

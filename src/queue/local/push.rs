@@ -15,24 +15,12 @@ use crate::launch::resource_args;
 use crate::launch::resource_args::{Ask, options_or_ask};
 use crate::launch::spec::{DOCKER_RESOURCES, LaunchSpec, Object};
 use crate::launch::template;
-use crate::queue::{ItemId, Push, QueueDefinition};
-
-/// A job that is in its queue now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pushed {
-    /// The item that it became.
-    pub id: ItemId,
-    /// What of the spec will have no effect.
-    pub warnings: Vec<String>,
-}
+use crate::queue::{ItemId, Push, Pushed, QueueDefinition};
 
 impl LocalQueue {
     /// Adds a job to a queue, paused or not. `ask` is told of docker options that we do not know.
     pub fn push(&self, push: &Push, ask: Ask<'_>) -> Result<Pushed> {
-        let (spec, warnings) = LaunchSpec::parse(&Value::Object(push.spec.clone()))?;
-        need_source(&spec)?;
-        options_or_ask(&spec.resource_args, ask)
-            .map_err(|error| error.within("the job's `resource_args`"))?;
+        let (spec, warnings) = check_push(push, ask)?;
         let id = self.write_and_ring(|db| {
             let definition = definition(db, &push.queue)?;
             check_priority(push, &definition)?;
@@ -41,6 +29,15 @@ impl LocalQueue {
         })?;
         Ok(Pushed { id, warnings })
     }
+}
+
+/// What can be said of a push before its queue is looked at. Gives the spec, and what of it will have no effect.
+pub fn check_push(push: &Push, ask: Ask<'_>) -> Result<(LaunchSpec, Vec<String>)> {
+    let (spec, warnings) = LaunchSpec::parse(&Value::Object(push.spec.clone()))?;
+    need_source(&spec)?;
+    options_or_ask(&spec.resource_args, ask)
+        .map_err(|error| error.within("the job's `resource_args`"))?;
+    Ok((spec, warnings))
 }
 
 fn need_source(spec: &LaunchSpec) -> Result<()> {

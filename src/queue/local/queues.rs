@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, named_params, params};
 use serde_json::Value;
 
@@ -14,7 +13,7 @@ use super::{LocalQueue, now};
 use crate::failure::{Error, Result};
 use crate::launch::resource_args::Ask;
 use crate::launch::spec::Object;
-use crate::queue::QueueDefinition;
+use crate::queue::{QueueDefinition, QueueStatus};
 
 /// What `queue update` changes; what is `None` stays.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -25,27 +24,6 @@ pub struct QueueChange {
     pub template_variables: Option<Object>,
     /// May pushers give a priority?
     pub prioritization: Option<bool>,
-}
-
-/// A queue as people see it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct QueueStatus {
-    /// As its owner defined it.
-    pub definition: QueueDefinition,
-    /// The kind of its jobs, in W&B's word.
-    pub resource: String,
-    /// How many items wait.
-    pub pending: u64,
-    /// How many items an agent has in hand.
-    pub running: u64,
-    /// How many items have ended.
-    pub ended: u64,
-    /// The agents that poll it now.
-    pub agents: Vec<Agent>,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// When its owner changed it last.
-    pub updated_at: Timestamp,
 }
 
 impl LocalQueue {
@@ -146,17 +124,19 @@ fn read_status(row: &Row<'_>, alive: &[Agent]) -> Result<QueueStatus, Trouble> {
     let place = format!("queue `{}`", definition.name);
     let count = |column| row.get::<_, i64>(column).map(i64::unsigned_abs);
     Ok(QueueStatus {
-        resource: row.get("resource")?,
+        resource: Some(row.get("resource")?),
         pending: count("pending")?,
         running: count("running")?,
         ended: count("ended")?,
-        agents: alive
-            .iter()
-            .filter(|agent| agent.polls(&definition.name))
-            .cloned()
-            .collect(),
-        created_at: time(row.get("created_at")?, &place)?,
-        updated_at: time(row.get("updated_at")?, &place)?,
+        agents: Some(
+            alive
+                .iter()
+                .filter(|agent| agent.polls(&definition.name))
+                .cloned()
+                .collect(),
+        ),
+        created_at: Some(time(row.get("created_at")?, &place)?),
+        updated_at: Some(time(row.get("updated_at")?, &place)?),
         definition,
     })
 }

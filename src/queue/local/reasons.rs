@@ -21,7 +21,7 @@ pub fn why_waiting(
     let agents = agents::all(db, now)?;
     match item.state {
         ItemState::Pending => {}
-        ItemState::Claimed | ItemState::Leased { .. } => {
+        ItemState::Claimed | ItemState::Leased => {
             let agent = agents
                 .iter()
                 .find(|agent| Some(&agent.id) == item.agent.as_ref());
@@ -95,7 +95,7 @@ fn count_before(db: &Transaction<'_>, item: &Item, now: i64) -> Result<i64, Trou
         named_params! {
             ":queue": item.queue,
             ":now": now,
-            ":priority": priority_number(item.priority),
+            ":priority": priority_number(item.priority.unwrap_or_default()),
             ":id": row_number(&item.id),
         },
         |row| row.get(0),

@@ -74,12 +74,12 @@ fn read_item(row: &Row<'_>, now: i64) -> Result<Item, Trouble> {
         } else {
             read_state(row, &place)?
         },
-        priority: priority(row.get("priority")?),
+        priority: Some(priority(row.get("priority")?)),
         spec: json(&row.get::<_, String>("spec")?, &place)?,
         attempt: row.get("attempt")?,
         run_id: row.get("run_id")?,
         agent: agent.filter(|_| !lapsed).map(AgentId),
-        pushed_at: time(row.get("pushed_at")?, &place)?,
+        pushed_at: Some(time(row.get("pushed_at")?, &place)?),
         claimed_at: optional_time(row.get("claimed_at")?, &place)?,
         ended_at: optional_time(row.get("ended_at")?, &place)?,
         duration: row
@@ -98,16 +98,14 @@ fn read_state(row: &Row<'_>, place: &str) -> Result<ItemState, Trouble> {
     let message = || Ok::<_, Trouble>(row.get::<_, Option<String>>("message")?.unwrap_or_default());
     Ok(match row.get::<_, String>("state")?.as_str() {
         "PENDING" => ItemState::Pending,
-        "LEASED" => ItemState::Leased {
-            until: time(row.get("leased_until")?, place)?,
-        },
+        "LEASED" => ItemState::Leased,
         "CLAIMED" => ItemState::Claimed,
         "FINISHED" => ItemState::Finished(Exit {
             code: row.get("exit_code")?,
             oom_killed: row.get("oom_killed")?,
         }),
         "FAILED" => ItemState::Failed {
-            stage: stage(&row.get::<_, String>("stage")?, place)?,
+            stage: Some(stage(&row.get::<_, String>("stage")?, place)?),
             message: message()?,
         },
         "STOPPED" => ItemState::Stopped {

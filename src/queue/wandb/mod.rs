@@ -25,6 +25,7 @@ mod client;
 mod files;
 mod link;
 mod outbox;
+mod people;
 mod polling;
 pub mod proxy;
 mod register;
