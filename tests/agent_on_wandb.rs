@@ -470,7 +470,7 @@ fn the_commands_are_the_same_over_w_and_b() {
     );
 
     sandbox
-        .run(&["push", "-q", "nwe", "-p", "p", "-d", "job:1"])
+        .run(&["push", "-q", "neww", "-p", "p", "-d", "job:1"])
         .code(6)
         .says("did you mean `new`?");
     sandbox

@@ -200,6 +200,10 @@ impl Agent {
         if Instant::now() >= self.signals_due {
             self.signals_due = Instant::now() + self.shared.queue.signals_every();
             self.look_at_signals()?;
+            if self.said.is_some() {
+                // The queue answers again: work that came meanwhile has waited long enough.
+                self.poll_due = Instant::now();
+            }
         }
         self.stop_what_is_due();
         let polls = Instant::now() >= self.poll_due;

@@ -137,14 +137,18 @@ struct SettingsFiles(Vec<(PathBuf, String)>);
 
 impl SettingsFiles {
     fn read(environment: &Environment) -> Result<SettingsFiles> {
+        // Without a home folder there are no settings of the user, which is no error.
         let user = match environment.get("WANDB_CONFIG_DIR") {
-            Some(folder) => expand(folder, environment)?,
-            None => environment.home()?.join(".config/wandb"),
+            Some(folder) => Some(expand(folder, environment)?),
+            None => environment
+                .home()
+                .ok()
+                .map(|home| home.join(".config/wandb")),
         };
         let work = PathBuf::from(environment.get("WANDB_DIR").unwrap_or(".")).join("wandb");
         Ok(SettingsFiles(
-            [work, user]
-                .into_iter()
+            std::iter::once(work)
+                .chain(user)
                 .map(|folder| folder.join("settings"))
                 .filter_map(|path| Some((path.clone(), std::fs::read_to_string(path).ok()?)))
                 .collect(),
@@ -199,7 +203,9 @@ impl Search<'_> {
     }
 
     fn key_in_netrc(&mut self, address: &Address) -> Result<Option<Setting<Secret>>> {
-        let path = self.netrc()?;
+        let Some(path) = self.netrc()? else {
+            return Ok(None);
+        };
         let machines = address.machines();
         match std::fs::read_to_string(&path) {
             Ok(text) => {
@@ -222,19 +228,21 @@ impl Search<'_> {
         Ok(None)
     }
 
-    /// The netrc: the one that was named, else the first of the two usual names that exists.
-    fn netrc(&self) -> Result<PathBuf> {
+    /// The netrc: the one that was named, else the first of the two usual names that exists. None without a home.
+    fn netrc(&self) -> Result<Option<PathBuf>> {
         if let Some(path) = self.environment.get("NETRC") {
-            return expand(path, self.environment);
+            return expand(path, self.environment).map(Some);
         }
-        let home = self.environment.home()?;
+        let Ok(home) = self.environment.home() else {
+            return Ok(None);
+        };
         let other = home.join("_netrc");
         let usual = home.join(".netrc");
-        Ok(if !usual.exists() && other.exists() {
+        Ok(Some(if !usual.exists() && other.exists() {
             other
         } else {
             usual
-        })
+        }))
     }
 
     fn check_permissions(&mut self, path: &Path) {
