@@ -1,11 +1,12 @@
 //! The agent's configuration: defaults, then `launch-config.yaml`, then the environment, then flags; resolved once,
 //! every value with its origin. After this no code asks whether a flag was given.
 
+mod entries;
+mod environment;
 mod file;
 pub mod identity;
+mod setting;
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,107 +16,10 @@ use crate::cli::{AgentArgs, BackendArgs};
 use crate::failure::{Error, Kind, Result};
 use crate::launch::command::Secret;
 use crate::launch::plan::Server;
+pub use environment::Environment;
 use file::{Builder, File};
 use identity::{Identity, Said};
-
-/// The environment of this process, read once at the start.
-#[derive(Debug, Clone, Default)]
-pub struct Environment(BTreeMap<String, String>);
-
-impl Environment {
-    /// Reads the environment. Variables that are not UTF-8 cannot be named in a config and are left out; docker's
-    /// client inherits them all the same.
-    pub fn read() -> Self {
-        Environment(
-            std::env::vars_os()
-                .filter_map(|(name, value)| {
-                    Some((name.into_string().ok()?, value.into_string().ok()?))
-                })
-                .collect(),
-        )
-    }
-
-    /// The value of a variable; an empty one is as good as none, as everywhere in W&B's client.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .get(name)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
-    }
-
-    /// All variables.
-    pub fn all(&self) -> &BTreeMap<String, String> {
-        &self.0
-    }
-
-    fn home(&self) -> Result<PathBuf> {
-        self.get("HOME").map(PathBuf::from).ok_or_else(|| {
-            Error::new(
-                Kind::Config,
-                "`HOME` is not set, so there is no place for the agent's files",
-            )
-            .hint("set HOME, or both XDG_STATE_HOME and XDG_CONFIG_HOME")
-        })
-    }
-
-    /// A folder of the XDG base directories: `variable`, or else `fallback` under the home folder.
-    fn folder(&self, variable: &str, fallback: &str) -> Result<PathBuf> {
-        match self.get(variable) {
-            Some(path) if path.starts_with('/') => Ok(PathBuf::from(path)),
-            _ => Ok(self.home()?.join(fallback)),
-        }
-    }
-}
-
-/// Where a value comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// Built in.
-    Default,
-    /// `launch-config.yaml`, or the file given in its place.
-    File(PathBuf),
-    /// An environment variable.
-    Variable(&'static str),
-    /// A flag of the command line.
-    Flag(&'static str),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Origin::Default => f.write_str("default"),
-            Origin::File(path) => write!(f, "file {}", path.display()),
-            Origin::Variable(name) => write!(f, "environment {name}"),
-            Origin::Flag(name) => write!(f, "flag {name}"),
-        }
-    }
-}
-
-/// One value of the configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setting<T> {
-    /// The value.
-    pub value: T,
-    /// Where it comes from.
-    pub origin: Origin,
-}
-
-impl<T> Setting<T> {
-    fn default(value: T) -> Self {
-        Setting {
-            value,
-            origin: Origin::Default,
-        }
-    }
-
-    /// Lets a later source win, when it says something.
-    fn or(self, value: Option<T>, origin: Origin) -> Self {
-        match value {
-            Some(value) => Setting { value, origin },
-            None => self,
-        }
-    }
-}
+pub use setting::{Origin, Setting};
 
 /// Where the queues are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -278,57 +182,6 @@ impl AgentConfig {
             base_url: self.base_url.value.clone(),
             api_key: key.value.clone(),
         })
-    }
-
-    /// Each setting as `(key, value, origin)`, in the order of the file's documentation. Holds no secret.
-    pub fn entries(&self) -> Vec<(&'static str, Value, String)> {
-        fn entry<T>(
-            key: &'static str,
-            setting: &Setting<T>,
-            show: impl Fn(&T) -> Value,
-        ) -> (&'static str, Value, String) {
-            (key, show(&setting.value), setting.origin.to_string())
-        }
-        let limit = |limit: &Option<usize>| limit.map_or(Value::from(-1), Value::from);
-        let seconds = |duration: &Duration| Value::from(duration.as_secs());
-        let mut entries = vec![
-            entry("backend", &self.backend, |backend| match backend {
-                Backend::Local(path) => Value::from(format!("local {}", path.display())),
-                Backend::Wandb => Value::from("wandb"),
-                Backend::Unset => Value::Null,
-            }),
-            entry("base_url", &self.base_url, |url| Value::from(url.as_str())),
-            entry("entity", &self.entity, |entity| Value::from(entity.clone())),
-            entry("queues", &self.queues, |queues| Value::from(queues.clone())),
-            entry("max_jobs", &self.max_jobs, limit),
-            entry("max_schedulers", &self.max_schedulers, limit),
-            entry("stopped_run_timeout", &self.stopped_run_timeout, seconds),
-            entry("stop_grace", &self.stop_grace, seconds),
-            entry("on_signal", &self.on_signal, |action| {
-                Value::from(action.word())
-            }),
-            entry("log_max_bytes", &self.log_max_bytes, |bytes| {
-                Value::from(*bytes)
-            }),
-            entry("log_file", &self.log_file, |path| {
-                path.as_ref()
-                    .map_or(Value::Null, |path| Value::from(path.display().to_string()))
-            }),
-            entry("verbosity", &self.verbosity, |level| Value::from(*level)),
-            entry("secure_mode", &self.secure_mode, |on| Value::from(*on)),
-            entry("policy.env_macros", &self.env_macros, |names| {
-                Value::from(names.clone())
-            }),
-            entry("builder", &self.builder, |builder| {
-                builder.as_ref().map_or(Value::Null, Builder::to_json)
-            }),
-            entry("registry", &self.registry, Value::clone),
-            entry("environment", &self.environment, Value::clone),
-        ];
-        if let Some(key) = &self.api_key {
-            entries.push(("api_key", Value::from("[redacted]"), key.origin.to_string()));
-        }
-        entries
     }
 }
 

@@ -3,28 +3,28 @@
 //! The loop waits on one channel with a timeout. It holds no lock across a wait, builds no argv, and knows neither
 //! SQL nor HTTP.
 
+mod dry_run;
 mod job;
 pub mod once;
 mod signals;
+mod stopping;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::config::{AgentConfig, OnSignal};
+use crate::config::AgentConfig;
 use crate::failure::{Error, Kind, Result};
 use crate::host::engine;
 use crate::host::logs::Terminal;
-use crate::host::stop::{self, Stop};
-use crate::launch::plan::Plan;
+use crate::host::stop::Stop;
 use crate::launch::spec::LaunchSpec;
-use crate::queue::local::LocalQueue;
-use crate::queue::{
-    AgentId, AgentInfo, AgentStatus, ItemId, Queue, RunQueueItem, StopReason, Told,
-};
+use crate::queue::{AgentId, AgentInfo, AgentStatus, ItemId, Queue, RunQueueItem};
+
+pub use dry_run::next_plan;
 
 /// What the loop waits for.
 enum Event {
@@ -213,46 +213,6 @@ impl Agent {
         Ok(polls)
     }
 
-    fn look_at_signals(&mut self) -> Result<()> {
-        let items: Vec<ItemId> = self.running.keys().cloned().collect();
-        let signals = self.shared.queue.signals(&self.shared.agent, &items)?;
-        for request in signals.stop {
-            let patience = match request.told {
-                Told::AgentAlone => Duration::ZERO,
-                Told::JobToo => self.shared.config.stopped_run_timeout.value,
-            };
-            if let Some(running) = self.running.get_mut(&request.item)
-                && running.stop_due.is_none()
-            {
-                running.stop_due = Some(Instant::now() + patience);
-                if !patience.is_zero() {
-                    log::info!(
-                        "item {}: asked to stop; it has {} s to end by itself",
-                        request.item,
-                        patience.as_secs()
-                    );
-                }
-            }
-        }
-        if signals.stop_polling && self.phase == Phase::Working {
-            self.phase = Phase::Draining;
-            log::info!("told to take nothing more; ending when the running jobs have ended");
-        }
-        Ok(())
-    }
-
-    fn stop_what_is_due(&mut self) {
-        let now = Instant::now();
-        let due = self
-            .running
-            .iter()
-            .filter(|(_, running)| running.stop_to_come().is_some_and(|due| due <= now));
-        let due: Vec<ItemId> = due.map(|(item, _)| item.clone()).collect();
-        for item in due {
-            self.stop(&item, StopReason::Requested);
-        }
-    }
-
     /// Polls until there is no free slot or no more work. The next poll is due when the queue says, whatever
     /// becomes of this one.
     fn take_work(&mut self) -> Result<()> {
@@ -348,28 +308,6 @@ impl Agent {
         Ok(())
     }
 
-    /// Asks a job to stop, and starts the thread that sees to it.
-    fn stop(&mut self, item: &ItemId, reason: StopReason) {
-        let Some(running) = self.running.get_mut(item) else {
-            return;
-        };
-        if !running.stop.request(reason) {
-            return;
-        }
-        log::info!("item {item}: stopping, because {reason}");
-        let (stop, grace) = (
-            Arc::clone(&running.stop),
-            self.shared.config.stop_grace.value,
-        );
-        let stopper = std::thread::Builder::new().name(format!("stop-{item}"));
-        match stopper.spawn(move || stop::carry_out(&stop, grace)) {
-            Ok(thread) => running.stopper = Some(thread),
-            Err(error) => {
-                log::error!("item {item}: cannot start the thread that stops it: {error}");
-            }
-        }
-    }
-
     fn wait(&mut self) {
         let stops = self.running.values().filter_map(Running::stop_to_come);
         let next = stops
@@ -425,27 +363,10 @@ impl Agent {
         self.signals_due = self.poll_due;
     }
 
-    fn signalled(&mut self) {
-        let on_signal = self.shared.config.on_signal.value;
-        if self.phase == Phase::Working && on_signal == OnSignal::Drain && !self.running.is_empty()
-        {
-            self.phase = Phase::Draining;
-            log::info!(
-                "ending when {} running jobs have ended; a second signal stops them",
-                self.running.len()
-            );
-            return;
-        }
-        self.phase = Phase::Stopping;
-        let items: Vec<ItemId> = self.running.keys().cloned().collect();
-        for item in items {
-            self.stop(&item, StopReason::AgentStopped);
-        }
-    }
-
     fn say_once(&mut self, error: &Error) {
         let text = error.to_string();
-        let told = error.kind == Kind::Queue && self.shared.queue.tells_of_outages();
+        let told = matches!(error.kind, Kind::Queue | Kind::Config)
+            && self.shared.queue.tells_of_outages();
         if !told && self.said.as_ref() != Some(&text) {
             log::error!(
                 "{text}{}",
@@ -489,22 +410,4 @@ fn list<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
         .map(|name| format!("`{name}`"))
         .collect::<Vec<_>>()
         .join(", ")
-}
-
-/// The plan of the item that the agent would take next; `None` when there is nothing to take.
-pub fn next_plan(
-    config: &AgentConfig,
-    environment: &BTreeMap<String, String>,
-    queue: &LocalQueue,
-) -> Result<Option<(RunQueueItem, Plan)>> {
-    for name in &agent_info(config)?.queues {
-        if let Some(item) = queue.peek(name)? {
-            let (spec, warnings) = LaunchSpec::parse(&item.spec)?;
-            let agent = AgentId("dry-run".to_owned());
-            let mut plan = job::plan_of(config, environment, &agent, &item, &spec)?;
-            plan.warnings.splice(..0, warnings);
-            return Ok(Some((item, plan)));
-        }
-    }
-    Ok(None)
 }

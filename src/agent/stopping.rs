@@ -1,0 +1,92 @@
+//! What ends jobs before their time: people's requests, and the signals to the agent.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Agent, Phase};
+use crate::config::OnSignal;
+use crate::failure::Result;
+use crate::host::stop;
+use crate::queue::{ItemId, StopReason, Told};
+
+impl Agent {
+    pub(super) fn look_at_signals(&mut self) -> Result<()> {
+        let items: Vec<ItemId> = self.running.keys().cloned().collect();
+        let signals = self.shared.queue.signals(&self.shared.agent, &items)?;
+        for request in signals.stop {
+            let patience = match request.told {
+                Told::AgentAlone => Duration::ZERO,
+                Told::JobToo => self.shared.config.stopped_run_timeout.value,
+            };
+            if let Some(running) = self.running.get_mut(&request.item)
+                && running.stop_due.is_none()
+            {
+                running.stop_due = Some(Instant::now() + patience);
+                if !patience.is_zero() {
+                    log::info!(
+                        "item {}: asked to stop; it has {} s to end by itself",
+                        request.item,
+                        patience.as_secs()
+                    );
+                }
+            }
+        }
+        if signals.stop_polling && self.phase == Phase::Working {
+            self.phase = Phase::Draining;
+            log::info!("told to take nothing more; ending when the running jobs have ended");
+        }
+        Ok(())
+    }
+
+    pub(super) fn stop_what_is_due(&mut self) {
+        let now = Instant::now();
+        let due = self
+            .running
+            .iter()
+            .filter(|(_, running)| running.stop_to_come().is_some_and(|due| due <= now));
+        let due: Vec<ItemId> = due.map(|(item, _)| item.clone()).collect();
+        for item in due {
+            self.stop(&item, StopReason::Requested);
+        }
+    }
+
+    /// Asks a job to stop, and starts the thread that sees to it.
+    pub(super) fn stop(&mut self, item: &ItemId, reason: StopReason) {
+        let Some(running) = self.running.get_mut(item) else {
+            return;
+        };
+        if !running.stop.request(reason) {
+            return;
+        }
+        log::info!("item {item}: stopping, because {reason}");
+        let (stop, grace) = (
+            Arc::clone(&running.stop),
+            self.shared.config.stop_grace.value,
+        );
+        let stopper = std::thread::Builder::new().name(format!("stop-{item}"));
+        match stopper.spawn(move || stop::carry_out(&stop, grace)) {
+            Ok(thread) => running.stopper = Some(thread),
+            Err(error) => {
+                log::error!("item {item}: cannot start the thread that stops it: {error}");
+            }
+        }
+    }
+
+    pub(super) fn signalled(&mut self) {
+        let on_signal = self.shared.config.on_signal.value;
+        if self.phase == Phase::Working && on_signal == OnSignal::Drain && !self.running.is_empty()
+        {
+            self.phase = Phase::Draining;
+            log::info!(
+                "ending when {} running jobs have ended; a second signal stops them",
+                self.running.len()
+            );
+            return;
+        }
+        self.phase = Phase::Stopping;
+        let items: Vec<ItemId> = self.running.keys().cloned().collect();
+        for item in items {
+            self.stop(&item, StopReason::AgentStopped);
+        }
+    }
+}
