@@ -305,6 +305,25 @@ fn an_outage_harms_no_running_job_and_loses_no_report() {
 }
 
 #[test]
+fn a_key_that_is_refused_meanwhile_stops_the_taking_and_not_the_jobs() {
+    let stage = Stage::new(WAITS);
+    let first = stage.push_job(&[]);
+    let _agent = stage.agent(&[]);
+    stage.run_of(&first, "running");
+    stage.wait_for_runs(1);
+    stage.peer.fail("*", How::Status(401, "", ""), 1_000_000);
+    let later = stage.push_job(&[]);
+    stage.wait_for_word("key");
+    stage.sandbox.write("fake/go", "");
+    stage.wait_for_word("exit code 0");
+    assert_eq!(stage.peer.model().item(&later).state, "PENDING");
+    stage.peer.heal();
+    stage.run_of(&later, "running");
+    let log = stage.sandbox.read("agent.err");
+    assert_eq!(log.matches(" error: ").count(), 1, "{log}");
+}
+
+#[test]
 fn runs_of_a_sweep_are_for_as_long_as_it_goes_on() {
     let stage = Stage::new("");
     let with_sweep = |sweep: &str| {

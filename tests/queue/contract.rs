@@ -1,5 +1,5 @@
-//! What every implementation of [`Queue`] must do. Run against the embedded queue here; another implementation
-//! brings its own [`World`].
+//! What every implementation of [`Queue`] must do. The embedded queue and W&B's client each bring
+//! their own [`World`].
 
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,62 @@ pub trait Admin {
 
 /// A fresh place with the queues `plain` and `urgent`; the latter knows priorities.
 pub struct World<'a> {
-    pub queue: &'a dyn Queue,
+    /// Opens the place as another agent's process would.
+    pub open: &'a dyn Fn() -> Box<dyn Queue>,
     pub admin: &'a dyn Admin,
+}
+
+/// One agent with its own way to the queues.
+struct Hand {
+    queue: Box<dyn Queue>,
+    agent: AgentId,
+}
+
+impl Hand {
+    fn new(world: &World) -> Hand {
+        let queue = (world.open)();
+        let agent = agent_of(queue.as_ref());
+        Hand { queue, agent }
+    }
+
+    fn take(&self, queue: &str) -> Option<ItemId> {
+        let item = poll(self.queue.as_ref(), &self.agent, queue)?;
+        assert_eq!(item.queue, queue);
+        Some(item.id)
+    }
+
+    fn ack(&self, item: &ItemId, run: &str) -> bool {
+        self.queue.ack(&self.agent, item, run).expect("an ack")
+    }
+
+    /// An item that this agent never took may also be an error.
+    fn ack_is_refused(&self, item: &ItemId, run: &str) -> bool {
+        !self.queue.ack(&self.agent, item, run).unwrap_or(false)
+    }
+
+    fn finish(&self, item: &ItemId, end: &Ended) -> bool {
+        self.queue.finish(&self.agent, item, end).expect("a finish")
+    }
+
+    fn claim(&self, world: &World, image: &str, run: &str) -> ItemId {
+        let item = world.admin.push("plain", image, None);
+        assert_eq!(self.take("plain").as_ref(), Some(&item));
+        assert!(self.ack(&item, run));
+        item
+    }
+}
+
+/// Some implementations report in the background.
+fn wait_for_state(world: &World, item: &ItemId, state: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while world.admin.state(item) != state {
+        assert!(
+            Instant::now() < deadline,
+            "{item:?} is {}, not {state}",
+            world.admin.state(item)
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// An implementation that is put to the test: makes a world whose leases have the given length, and shows it.
@@ -30,14 +84,21 @@ pub type Make<'a> = &'a dyn Fn(Duration, &dyn Fn(&World));
 
 const LONG: Duration = Duration::from_secs(60);
 
+/// What holds for every queue.
 pub fn contract(make: Make) {
     make(LONG, &order);
     make(LONG, &acknowledging);
-    make(LONG, &ending);
+    make(LONG, &failing);
     make(LONG, &stopping);
-    make(LONG, &pausing);
     make(LONG, &unknown_queues);
     make(Duration::from_millis(200), &leases_end);
+}
+
+/// What holds beyond that where the queue itself knows how a job ended, and can be paused.
+pub fn contract_of_a_queue_that_knows_all(make: Make) {
+    make(LONG, &ending);
+    make(LONG, &taking_back);
+    make(LONG, &pausing);
 }
 
 pub fn agent_of(queue: &dyn Queue) -> AgentId {
@@ -62,12 +123,6 @@ pub fn exited(code: i32) -> Ended {
     }
 }
 
-fn taken(world: &World, agent: &AgentId, queue: &str) -> Option<ItemId> {
-    let item = poll(world.queue, agent, queue)?;
-    assert_eq!(item.queue, queue);
-    Some(item.id)
-}
-
 /// What a poll of one queue brings.
 pub fn poll(queue: &dyn Queue, agent: &AgentId, name: &str) -> Option<RunQueueItem> {
     let items = queue.poll(agent, AgentStatus::Polling, 0, &[name.to_owned()]);
@@ -78,7 +133,7 @@ pub fn poll(queue: &dyn Queue, agent: &AgentId, name: &str) -> Option<RunQueueIt
 }
 
 fn order(world: &World) {
-    let agent = agent_of(world.queue);
+    let hand = Hand::new(world);
     let push = |image: &str, priority| world.admin.push("urgent", image, priority);
     let medium = push("a:1", None);
     let low = push("b:1", Some(Priority::Low));
@@ -88,72 +143,57 @@ fn order(world: &World) {
     let elsewhere = world.admin.push("plain", "f:1", None);
 
     for expected in [critical, high, medium, medium_too, low] {
-        assert_eq!(taken(world, &agent, "urgent"), Some(expected));
+        assert_eq!(hand.take("urgent"), Some(expected));
     }
-    assert_eq!(taken(world, &agent, "urgent"), None);
-    assert_eq!(taken(world, &agent, "plain"), Some(elsewhere));
+    assert_eq!(hand.take("urgent"), None);
+    assert_eq!(hand.take("plain"), Some(elsewhere));
 }
 
 fn acknowledging(world: &World) {
-    let (mine, other) = (agent_of(world.queue), agent_of(world.queue));
-    let ack = |agent, item: &ItemId, run| world.queue.ack(agent, item, run).expect("an ack");
+    let (mine, other) = (Hand::new(world), Hand::new(world));
     let item = world.admin.push("plain", "a:1", None);
-    assert!(!ack(&mine, &item, "run1"), "nobody took it");
-    assert_eq!(taken(world, &mine, "plain").as_ref(), Some(&item));
+    assert!(mine.ack_is_refused(&item, "run1"), "nobody took it");
+    assert_eq!(mine.take("plain").as_ref(), Some(&item));
     assert_eq!(world.admin.state(&item), "LEASED");
-    assert!(!ack(&other, &item, "run2"));
-    assert!(ack(&mine, &item, "run1"));
+    assert!(other.ack_is_refused(&item, "run2"));
+    assert!(mine.ack(&item, "run1"));
     assert_eq!(world.admin.state(&item), "CLAIMED");
-    assert!(ack(&mine, &item, "run1"), "repeating it is harmless");
-    assert!(!ack(&mine, &item, "run3"));
-    assert!(!ack(&other, &item, "run1"));
-    assert!(!ack(&mine, &ItemId("no-such-item".to_owned()), "run1"));
+    assert!(mine.ack(&item, "run1"), "repeating it is harmless");
+    assert!(other.ack_is_refused(&item, "run1"));
+    assert!(mine.ack_is_refused(&item, "run3"));
+    assert!(mine.ack_is_refused(&ItemId("no-such-item".to_owned()), "run1"));
 }
 
-fn ending(world: &World) {
-    let (mine, other) = (agent_of(world.queue), agent_of(world.queue));
-    let finish =
-        |agent, item: &ItemId, end: &Ended| world.queue.finish(agent, item, end).expect("a finish");
-    let claimed = || {
-        let item = world.admin.push("plain", "a:1", None);
-        assert_eq!(taken(world, &mine, "plain").as_ref(), Some(&item));
-        assert!(world.queue.ack(&mine, &item, "run1").expect("an ack"));
-        item
-    };
-    let item = claimed();
-    assert!(!finish(&other, &item, &exited(0)));
-    assert_eq!(world.admin.state(&item), "CLAIMED");
-    assert!(finish(&mine, &item, &exited(0)));
-    assert_eq!(world.admin.state(&item), "FINISHED");
-    assert!(!finish(&mine, &item, &exited(1)), "it ends once");
-
-    let stopped = claimed();
-    let by_person = Ended {
-        outcome: Outcome::Stopped(StopReason::Requested),
-        ..exited(0)
-    };
-    assert!(finish(&mine, &stopped, &by_person));
-    assert_eq!(world.admin.state(&stopped), "STOPPED");
-
-    // A spec that cannot be read fails before anything is acknowledged.
-    let bad = world.admin.push("plain", "b:1", None);
-    assert_eq!(taken(world, &mine, "plain").as_ref(), Some(&bad));
-    let failure = Err::<(), _>(Error::input("a bad spec"))
-        .at(Stage::Agent)
-        .expect_err("a failure");
-    let failed = Ended {
-        outcome: Outcome::Failed(failure),
+fn failing(world: &World) {
+    let (mine, other) = (Hand::new(world), Hand::new(world));
+    let failed = |stage| Ended {
+        outcome: Outcome::Failed(
+            Err::<(), _>(Error::input("a bad spec"))
+                .at(stage)
+                .expect_err("a failure"),
+        ),
         duration: None,
         details: "more about it".to_owned(),
     };
-    assert!(finish(&mine, &bad, &failed));
-    assert_eq!(world.admin.state(&bad), "FAILED");
+    // A spec that cannot be read fails before anything is acknowledged.
+    let bad = world.admin.push("plain", "b:1", None);
+    assert_eq!(mine.take("plain").as_ref(), Some(&bad));
+    assert!(!other.finish(&bad, &failed(Stage::Agent)));
+    assert!(mine.finish(&bad, &failed(Stage::Agent)));
+    wait_for_state(world, &bad, "FAILED");
+    assert!(!mine.finish(&bad, &failed(Stage::Agent)), "it ends once");
+
+    let refused = mine.claim(world, "c:1", "run1");
+    assert!(!other.finish(&refused, &failed(Stage::Run)));
+    assert_eq!(world.admin.state(&refused), "CLAIMED");
+    assert!(mine.finish(&refused, &failed(Stage::Run)));
+    wait_for_state(world, &refused, "FAILED");
 }
 
 fn stopping(world: &World) {
-    let agent = agent_of(world.queue);
+    let hand = Hand::new(world);
     let requests = |items: &[ItemId]| -> Vec<ItemId> {
-        let signals = world.queue.signals(&agent, items).expect("signals");
+        let signals = hand.queue.signals(&hand.agent, items).expect("signals");
         assert!(!signals.stop_polling);
         signals
             .stop
@@ -162,14 +202,10 @@ fn stopping(world: &World) {
             .collect()
     };
     let (one, two) = (
-        world.admin.push("plain", "a:1", None),
-        world.admin.push("plain", "b:1", None),
+        hand.claim(world, "a:1", "run1"),
+        hand.claim(world, "b:1", "run2"),
     );
-    for item in [&one, &two] {
-        assert_eq!(taken(world, &agent, "plain").as_ref(), Some(item));
-        assert!(world.queue.ack(&agent, item, "run1").expect("an ack"));
-    }
-    let nothing = world.queue.poll(&agent, AgentStatus::Running, 2, &[]);
+    let nothing = hand.queue.poll(&hand.agent, AgentStatus::Running, 2, &[]);
     assert_eq!(nothing.expect("a poll"), [], "no free slot, no item");
     let both = [one.clone(), two.clone()];
     assert_eq!(requests(&both), [] as [ItemId; 0]);
@@ -180,25 +216,10 @@ fn stopping(world: &World) {
         "CLAIMED",
         "only its agent can stop it"
     );
-
-    let waiting = world.admin.push("plain", "c:1", None);
-    world.admin.cancel(&waiting);
-    assert_eq!(world.admin.state(&waiting), "STOPPED");
-    assert_eq!(taken(world, &agent, "plain"), None);
-}
-
-fn pausing(world: &World) {
-    let agent = agent_of(world.queue);
-    world.admin.set_paused("plain", true);
-    let item = world.admin.push("plain", "a:1", None);
-    assert_eq!(taken(world, &agent, "plain"), None);
-    world.admin.set_paused("plain", false);
-    assert_eq!(taken(world, &agent, "plain"), Some(item));
 }
 
 fn unknown_queues(world: &World) {
-    let error = world
-        .queue
+    let error = (world.open)()
         .register(&AgentInfo {
             hostname: "box".to_owned(),
             pid: 7,
@@ -212,23 +233,46 @@ fn unknown_queues(world: &World) {
 }
 
 fn leases_end(world: &World) {
-    let (slow, quick) = (agent_of(world.queue), agent_of(world.queue));
+    let (slow, quick) = (Hand::new(world), Hand::new(world));
     let item = world.admin.push("plain", "a:1", None);
-    assert_eq!(taken(world, &slow, "plain").as_ref(), Some(&item));
-    assert_eq!(taken(world, &quick, "plain"), None);
+    assert_eq!(slow.take("plain").as_ref(), Some(&item));
+    assert_eq!(quick.take("plain"), None);
+    wait_for_state(world, &item, "PENDING");
+    assert!(!slow.ack(&item, "run1"));
+    assert!(!slow.finish(&item, &exited(0)));
+    assert_eq!(quick.take("plain"), Some(item));
+}
 
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while world.admin.state(&item) != "PENDING" {
-        assert!(Instant::now() < deadline, "the lease never ended");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    assert_eq!(world.admin.state(&item), "PENDING");
-    assert!(!world.queue.ack(&slow, &item, "run1").expect("an ack"));
-    assert!(
-        !world
-            .queue
-            .finish(&slow, &item, &exited(0))
-            .expect("a finish")
-    );
-    assert_eq!(taken(world, &quick, "plain"), Some(item));
+fn ending(world: &World) {
+    let (mine, other) = (Hand::new(world), Hand::new(world));
+    let item = mine.claim(world, "a:1", "run1");
+    assert!(!other.finish(&item, &exited(0)));
+    assert_eq!(world.admin.state(&item), "CLAIMED");
+    assert!(mine.finish(&item, &exited(0)));
+    assert_eq!(world.admin.state(&item), "FINISHED");
+    assert!(!mine.finish(&item, &exited(1)), "it ends once");
+
+    let stopped = mine.claim(world, "b:1", "run2");
+    let by_person = Ended {
+        outcome: Outcome::Stopped(StopReason::Requested),
+        ..exited(0)
+    };
+    assert!(mine.finish(&stopped, &by_person));
+    assert_eq!(world.admin.state(&stopped), "STOPPED");
+}
+
+fn taking_back(world: &World) {
+    let waiting = world.admin.push("plain", "c:1", None);
+    world.admin.cancel(&waiting);
+    assert_eq!(world.admin.state(&waiting), "STOPPED");
+    assert_eq!(Hand::new(world).take("plain"), None);
+}
+
+fn pausing(world: &World) {
+    let hand = Hand::new(world);
+    world.admin.set_paused("plain", true);
+    let item = world.admin.push("plain", "a:1", None);
+    assert_eq!(hand.take("plain"), None);
+    world.admin.set_paused("plain", false);
+    assert_eq!(hand.take("plain"), Some(item));
 }

@@ -11,7 +11,9 @@ use launch_agent::queue::{
 };
 use serde_json::{Value, json};
 
-use super::contract::{Admin, World, agent_of, contract, exited, poll};
+use super::contract::{
+    Admin, Make, World, agent_of, contract, contract_of_a_queue_that_knows_all, exited, poll,
+};
 
 impl Admin for LocalQueue {
     fn push(&self, queue: &str, image: &str, priority: Option<Priority>) -> ItemId {
@@ -76,18 +78,21 @@ fn folder() -> tempfile::TempDir {
 
 #[test]
 fn the_embedded_queue_keeps_the_contract() {
-    contract(&|lease, scenario| {
+    let make: Make = &|lease, scenario| {
         let folder = folder();
         let times = Times {
             lease,
             ..Times::default()
         };
-        let queue = open(folder.path(), times);
+        let admin = open(folder.path(), times);
+        let again = || LocalQueue::open_with(&folder.path().join("queue.db"), times);
         scenario(&World {
-            queue: &queue,
-            admin: &queue,
+            open: &|| Box::new(again().expect("a queue")),
+            admin: &admin,
         });
-    });
+    };
+    contract(make);
+    contract_of_a_queue_that_knows_all(make);
 }
 
 #[test]

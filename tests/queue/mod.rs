@@ -1,6 +1,6 @@
 //! The queue: what every implementation must do (`contract`), and what the embedded one promises beyond that.
 
-mod contract;
+pub mod contract;
 mod local;
 mod many_processes;
 mod store;

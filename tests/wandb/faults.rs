@@ -145,11 +145,12 @@ fn a_lost_pop_loses_nothing() {
 
         assert_eq!(pop(&queue, &agent).expect("the next one").id.0, second);
         assert!(pop(&queue, &agent).is_none(), "the first one is leased");
-        place.peer.model().lease = Duration::ZERO;
         // The second one is acknowledged, so that its lease cannot end too.
         assert!(queue.ack(&agent, &ItemId(second), "r2").expect("answered"));
+        place.peer.model().lease = Duration::ZERO;
         let back = pop(&queue, &agent).expect("it comes again by itself");
         assert_eq!(back.id.0, first);
+        place.peer.model().lease = Duration::from_secs(60);
         assert!(queue.ack(&agent, &back.id, "r1").expect("answered"));
     }
 }
@@ -215,6 +216,7 @@ fn an_item_that_is_leased_to_us_again_starts_no_second_job() {
     place.peer.heal();
     place.peer.model().lease = Duration::ZERO;
     assert_eq!(pop(&queue, &agent), None, "its job is at work on it");
+    place.peer.model().lease = Duration::from_secs(60);
     assert_eq!(place.peer.model().item(&item.id.0).state, "LEASED");
     assert_eq!(queue.ack(&agent, &item.id, "r1"), Ok(true));
     assert_eq!(

@@ -1,12 +1,13 @@
 //! The W&B client against a peer that speaks W&B's wire, and against one that fails in every way.
 
 mod admin;
+mod contract;
 mod faults;
 mod identity;
 mod outbox;
 mod reports;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use launch_agent::config::identity::Address;
@@ -32,6 +33,11 @@ const TIMING: Timing = Timing {
     lease: Duration::from_secs(60),
     flush: Duration::from_secs(10),
 };
+
+fn open_with(connection: Connection, outbox: &Path) -> WandbQueue {
+    let config = json!({"max_jobs": 1});
+    WandbQueue::open(connection, outbox, config, "launch-agent@test".to_owned()).expect("opens")
+}
 
 /// A peer, and a folder for reports.
 struct Place {
@@ -64,14 +70,11 @@ impl Place {
     }
 
     fn open_as(&self, connection: Connection) -> WandbQueue {
-        let config = json!({"max_jobs": 1});
-        WandbQueue::open(
-            connection,
-            &self.outbox(),
-            config,
-            "launch-agent@test".to_owned(),
-        )
-        .expect("opens")
+        open_with(connection, &self.outbox())
+    }
+
+    fn open_in(&self, outbox: &Path) -> WandbQueue {
+        open_with(self.connection(), outbox)
     }
 
     fn open(&self) -> WandbQueue {

@@ -299,13 +299,17 @@ impl Model {
         json!({"success": success})
     }
 
-    fn pop(&mut self, queue: &str) -> Value {
+    fn end_leases(&mut self) {
         let lease = self.lease;
         for item in &mut self.items {
             if item.state == "LEASED" && item.leased_at.is_some_and(|at| at.elapsed() >= lease) {
                 "PENDING".clone_into(&mut item.state);
             }
         }
+    }
+
+    fn pop(&mut self, queue: &str) -> Value {
+        self.end_leases();
         let waiting = self
             .items
             .iter_mut()
@@ -319,6 +323,7 @@ impl Model {
     }
 
     fn ack(&mut self, id: &str, run: String) -> Value {
+        self.end_leases();
         let idempotent = self.idempotent_ack;
         let Some(item) = self.items.iter_mut().find(|item| item.id == id) else {
             return json!({"success": false});
