@@ -12,9 +12,12 @@ mod lease;
 mod push;
 mod queues;
 mod reasons;
+mod remote;
 mod rows;
+mod runs;
 mod schema;
 mod trouble;
+mod users;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -34,10 +37,13 @@ use bell::Bell;
 use trouble::Trouble;
 
 pub use agents::Agent;
-pub use definition::{check_definition, check_new, fill_config};
+pub use definition::{check_definition, check_new, fill_config, full_name, split_name};
 pub use items::Cancelled;
 pub use push::Pushed;
 pub use queues::{QueueChange, QueueStatus};
+pub use remote::{RemoteAgent, RemoteFailure, SavedConfig};
+pub use runs::{Project, Run};
+pub use users::{Caller, Key, LOCAL_ENTITY, NewKey};
 
 /// The times that the queue works with. The defaults are the product's; tests shorten them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -270,18 +276,20 @@ impl Queue for LocalQueue {
         LOOK_EVERY
     }
 
-    fn signals(&self, _agent: &AgentId, items: &[ItemId]) -> Result<Signals> {
-        let stop = self.read(|db| lease::stop_requests(db, items))?.into_iter();
+    fn signals(&self, agent: &AgentId, items: &[ItemId]) -> Result<Signals> {
+        let (stop, stop_polling) = self.read(|db| {
+            Ok((
+                lease::stop_requests(db, items)?.into_iter(),
+                agents::is_told_to_stop(db, agent)?,
+            ))
+        })?;
         let stop = stop
             .map(|item| StopRequest {
                 item,
                 told: Told::AgentAlone,
             })
             .collect();
-        Ok(Signals {
-            stop,
-            stop_polling: false,
-        })
+        Ok(Signals { stop, stop_polling })
     }
 
     fn signals_every(&self) -> Duration {
