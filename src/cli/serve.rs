@@ -32,6 +32,10 @@ pub struct ListenArgs {
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
 
+    /// What the files, console logs and histories of runs and artifacts may take on the disk
+    #[arg(long, value_name = "GIB", default_value_t = 50)]
+    pub disk_quota: u64,
+
     #[command(flatten)]
     pub database: DatabaseArgs,
 

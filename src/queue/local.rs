@@ -5,8 +5,10 @@
 //! was acknowledged survives a power cut, and no item is ever handed to two.
 
 mod agents;
+mod artifacts;
 mod bell;
 mod definition;
+mod files;
 mod items;
 mod lease;
 mod push;
@@ -37,12 +39,14 @@ use bell::Bell;
 use trouble::Trouble;
 
 pub use agents::Agent;
+pub use artifacts::{Artifact, ArtifactFile, Collection, Manifest, NewArtifact};
 pub use definition::{check_definition, check_new, fill_config, full_name, split_name};
+pub use files::{Blob, Complete, Incoming, StoredFile, check_file_name};
 pub use items::Cancelled;
 pub use push::Pushed;
 pub use queues::{QueueChange, QueueStatus};
 pub use remote::{RemoteAgent, RemoteFailure, SavedConfig};
-pub use runs::{Project, Run};
+pub use runs::{Chunk, Line, Post, Posted, Project, Run, RunChange, Stream};
 pub use users::{Caller, Key, LOCAL_ENTITY, NewKey};
 
 /// The times that the queue works with. The defaults are the product's; tests shorten them.

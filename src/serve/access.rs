@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use juniper::{FieldError, IntoFieldError, Value};
 
 use super::scalars::Scalar;
+use super::signed::{Address, Signer};
 use crate::failure::{Error, Kind};
 use crate::queue::local::{Caller, LocalQueue};
 
@@ -20,8 +21,9 @@ pub struct Context {
     /// Whose key it is.
     pub caller: Caller,
     /// The address of this server as its clients see it, without a slash at the end.
-    #[expect(dead_code, reason = "the addresses of files are made of it")]
     pub base_url: String,
+    /// Signs the addresses of files.
+    pub signer: Signer,
     /// Something failed that is no fault of the request: a client should try again.
     troubled: AtomicBool,
 }
@@ -43,13 +45,24 @@ impl IntoFieldError<Scalar> for Refusal {
 
 impl Context {
     /// A context for one request.
-    pub fn new(queue: Arc<LocalQueue>, caller: Caller, base_url: String) -> Context {
+    pub fn new(
+        queue: Arc<LocalQueue>,
+        caller: Caller,
+        base_url: String,
+        signer: Signer,
+    ) -> Context {
         Context {
             queue,
             caller,
             base_url,
+            signer,
             troubled: AtomicBool::new(false),
         }
+    }
+
+    /// Where a file is uploaded or downloaded, without a key, from now on for a while.
+    pub fn url(&self, address: &Address) -> String {
+        format!("{}{}", self.base_url, self.signer.path(address))
     }
 
     /// Has something failed for which the request is not to blame?

@@ -17,6 +17,7 @@ mod agents;
 mod configs;
 mod entities;
 mod exchange;
+mod file_stream;
 mod graphql;
 mod http;
 mod ids;
@@ -28,6 +29,8 @@ mod root;
 mod routes;
 mod runs;
 mod scalars;
+mod signed;
+mod store;
 
 pub use exchange::Limits;
 pub use http::{Server, Stopper};

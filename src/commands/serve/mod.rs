@@ -14,6 +14,9 @@ use crate::failure::{Error, Result};
 use crate::queue::local::LocalQueue;
 use crate::serve::{Launch, Limits, Server};
 
+/// Bytes of a GiB, in which people give a quota.
+const GIB: u64 = 1 << 30;
+
 pub fn run(args: &ServeArgs, environment: &Environment) -> Result<ExitCode> {
     match &args.command {
         Some(ServeCommand::Key(args)) => keys::run(&args.command, environment),
@@ -61,7 +64,8 @@ fn serve(args: &ListenArgs, environment: &Environment) -> Result<ExitCode> {
     server.run(Arc::new(Launch::new(
         Arc::clone(&queue),
         args.public_url.clone(),
-    )))?;
+        args.disk_quota.saturating_mul(GIB),
+    )?))?;
     say("stopped");
     Ok(ExitCode::SUCCESS)
 }

@@ -1,14 +1,20 @@
-//! Projects and runs, as far as the queue has to know them: a claimed item becomes a run, which can be asked to stop
-//! and whose end is the item's.
+//! Projects and runs: a claimed item becomes a run, which can be asked to stop and whose end is the item's. What the
+//! program says of itself is in `runs/account.rs`, and the lines that it streams in `runs/lines.rs`.
+
+mod account;
+mod lines;
 
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
-use super::rows::time;
+use super::rows::{texts, time};
 use super::trouble::Trouble;
 use super::{LocalQueue, now};
 use crate::failure::Result;
 use crate::queue::StopReason;
+
+pub use account::RunChange;
+pub use lines::{Chunk, Line, Post, Posted, Stream};
 
 /// A project of an entity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,10 +50,32 @@ pub struct Run {
     pub created_at: Timestamp,
     /// When it last said that it lives.
     pub heartbeat_at: Timestamp,
+    /// What it is called, when that is not its name.
+    pub display_name: Option<String>,
+    /// Its configuration, as JSON.
+    pub config: Option<String>,
+    /// Its last values, as JSON.
+    pub summary: Option<String>,
+    /// What people wrote about it.
+    pub notes: Option<String>,
+    /// Its first description.
+    pub description: Option<String>,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// The group that it belongs to.
+    pub group: Option<String>,
+    /// What kind of work it is.
+    pub job_type: Option<String>,
+    /// The sweep that it belongs to.
+    pub sweep: Option<String>,
+    /// The git commit of its program.
+    pub commit: Option<String>,
+    /// How its program ended.
+    pub exit_code: Option<i32>,
 }
 
-const RUN: &str = "SELECT runs.id, entity, projects.name AS project, runs.name, user, state, runs.created_at, \
-     heartbeat_at, stopped OR EXISTS (SELECT 1 FROM items WHERE run = runs.id AND stop_requested) AS stopped \
+const RUN: &str = "SELECT runs.*, entity, projects.name AS project_name, \
+     runs.stopped OR EXISTS (SELECT 1 FROM items WHERE run = runs.id AND stop_requested) AS is_stopped \
      FROM runs JOIN projects ON projects.id = runs.project";
 
 impl LocalQueue {
@@ -70,20 +98,15 @@ impl LocalQueue {
 
     /// The run of that name in a project.
     pub fn run(&self, entity: &str, project: &str, name: &str) -> Result<Option<Run>> {
-        self.read(|db| {
-            let mut statement = db.prepare_cached(&format!(
-                "{RUN} WHERE entity = ?1 AND projects.name = ?2 AND runs.name = ?3"
-            ))?;
-            read_one(statement.query(params![entity, project, name])?)
+        self.read(|db| match run_number(db, entity, project, name)? {
+            Some(id) => run_of_number(db, id),
+            None => Ok(None),
         })
     }
 
     /// The run of that number.
     pub fn run_of_number(&self, id: i64) -> Result<Option<Run>> {
-        self.read(|db| {
-            let mut statement = db.prepare_cached(&format!("{RUN} WHERE runs.id = ?1"))?;
-            read_one(statement.query([id])?)
-        })
+        self.read(|db| run_of_number(db, id))
     }
 
     /// Writes down how a run ended, in its own words: `finished`, `failed`, `crashed` or `killed`. Its item ends with it.
@@ -194,7 +217,9 @@ pub fn make_pending(
     Ok(db.last_insert_rowid())
 }
 
-fn read_one(mut rows: rusqlite::Rows<'_>) -> Result<Option<Run>, Trouble> {
+fn run_of_number(db: &Transaction<'_>, id: i64) -> Result<Option<Run>, Trouble> {
+    let mut statement = db.prepare_cached(&format!("{RUN} WHERE runs.id = ?1"))?;
+    let mut rows = statement.query([id])?;
     rows.next()?.map(read).transpose()
 }
 
@@ -204,12 +229,23 @@ fn read(row: &Row<'_>) -> Result<Run, Trouble> {
     Ok(Run {
         id,
         entity: row.get("entity")?,
-        project: row.get("project")?,
+        project: row.get("project_name")?,
         name: row.get("name")?,
         user: row.get("user")?,
         state: row.get("state")?,
-        stopped: row.get("stopped")?,
+        stopped: row.get("is_stopped")?,
         created_at: time(row.get("created_at")?, &place)?,
         heartbeat_at: time(row.get("heartbeat_at")?, &place)?,
+        display_name: row.get("display_name")?,
+        config: row.get("config")?,
+        summary: row.get("summary")?,
+        notes: row.get("notes")?,
+        description: row.get("description")?,
+        tags: texts(&row.get::<_, String>("tags")?, &place)?,
+        group: row.get("group_name")?,
+        job_type: row.get("job_type")?,
+        sweep: row.get("sweep")?,
+        commit: row.get("git_commit")?,
+        exit_code: row.get("exit_code")?,
     })
 }
