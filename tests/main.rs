@@ -13,3 +13,5 @@ mod docker;
 mod golden;
 mod properties;
 mod queue;
+#[cfg(feature = "serve")]
+mod serve;

@@ -2,7 +2,7 @@
 //! does it exist. Every resolver comes by here.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use juniper::{FieldError, IntoFieldError, Value};
 
@@ -26,7 +26,12 @@ pub struct Context {
     pub signer: Signer,
     /// Something failed that is no fault of the request: a client should try again.
     troubled: AtomicBool,
+    /// How many rows of pages were granted so far.
+    rows: AtomicUsize,
 }
+
+/// Rows of pages that one request can have in all, however many pages it asks for.
+const ROWS: usize = 20_000;
 
 impl juniper::Context for Context {}
 
@@ -57,6 +62,7 @@ impl Context {
             base_url,
             signer,
             troubled: AtomicBool::new(false),
+            rows: AtomicUsize::new(0),
         }
     }
 
@@ -68,6 +74,16 @@ impl Context {
     /// Has something failed for which the request is not to blame?
     pub fn is_troubled(&self) -> bool {
         self.troubled.load(Ordering::Relaxed)
+    }
+
+    /// Grants a page of so many rows, unless the request has had too many already.
+    pub fn grant(&self, rows: usize) -> Answer<usize> {
+        if self.rows.fetch_add(rows, Ordering::Relaxed) + rows > ROWS {
+            return refuse(format!(
+                "one request gets at most {ROWS} rows: ask for smaller pages"
+            ));
+        }
+        Ok(rows)
     }
 
     /// May the caller see and change what belongs to this entity?

@@ -16,7 +16,7 @@ mod access;
 mod agents;
 mod configs;
 mod entities;
-mod exchange;
+pub mod exchange;
 mod file_stream;
 mod graphql;
 mod http;
@@ -32,6 +32,5 @@ mod scalars;
 mod signed;
 mod store;
 
-pub use exchange::Limits;
 pub use http::{Server, Stopper};
 pub use routes::Launch;

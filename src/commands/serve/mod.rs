@@ -12,7 +12,8 @@ use crate::cli::serve::{DatabaseArgs, ListenArgs, ServeArgs, ServeCommand};
 use crate::config::{AgentConfig, Environment};
 use crate::failure::{Error, Result};
 use crate::queue::local::LocalQueue;
-use crate::serve::{Launch, Limits, Server};
+use crate::serve::exchange::Limits;
+use crate::serve::{Launch, Server};
 
 /// Bytes of a GiB, in which people give a quota.
 const GIB: u64 = 1 << 30;
