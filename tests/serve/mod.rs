@@ -3,6 +3,7 @@
 mod bounds;
 mod guardrails;
 mod keys;
+mod load;
 
 mod stranger;
 mod wire;
