@@ -198,6 +198,9 @@ mod tests {
         }
         let ended = read(json!({"complete": true, "exitcode": 3})).expect("a post");
         assert_eq!(ended.exit_code, Some(3));
-        assert_eq!(read(json!({"complete": false})).expect("a post").exit_code, None);
+        assert_eq!(
+            read(json!({"complete": false})).expect("a post").exit_code,
+            None
+        );
     }
 }

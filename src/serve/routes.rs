@@ -70,8 +70,12 @@ impl Launch {
                 Ok((Admission::Streamed(room), Pass::File(address)))
             }
             ("GET", false) => Ok((Admission::Whole(0), Pass::File(address))),
-            (_, true) => Err(Response::error(405, "this address takes a file in").header("allow", "PUT")),
-            (_, false) => Err(Response::error(405, "this address gives a file out").header("allow", "GET")),
+            (_, true) => {
+                Err(Response::error(405, "this address takes a file in").header("allow", "PUT"))
+            }
+            (_, false) => {
+                Err(Response::error(405, "this address gives a file out").header("allow", "GET"))
+            }
         }
     }
 
@@ -135,7 +139,10 @@ impl Site for Launch {
             if !place.is_of(&caller) {
                 return Err(Response::error(404, "there is no such run"));
             }
-            return Ok((Admission::Whole(file_stream::BYTES), Pass::FileStream(place)));
+            return Ok((
+                Admission::Whole(file_stream::BYTES),
+                Pass::FileStream(place),
+            ));
         }
         match (head.method.as_str(), head.path.as_str()) {
             ("POST", "/graphql") => Ok((Admission::Whole(GRAPHQL_BYTES), Pass::Graphql(caller))),

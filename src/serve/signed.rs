@@ -148,7 +148,13 @@ mod tests {
             let changed = String::from_utf8(changed).expect("letters");
             assert_eq!(signer.read(&changed), None, "{changed}");
         }
-        for other in ["", "/storage/", "/storage/.", "/storage/x.y", "/storage/../x.y"] {
+        for other in [
+            "",
+            "/storage/",
+            "/storage/.",
+            "/storage/x.y",
+            "/storage/../x.y",
+        ] {
             assert_eq!(signer.read(other), None, "{other}");
         }
     }

@@ -90,7 +90,10 @@ impl Store {
             Address::PutRunFile(run, name) => self.queue.keep_run_file(*run, name, &blob, file),
             Address::PutArtifactFile(id) => self.queue.keep_artifact_file(*id, &blob, file),
             Address::PutManifest(id) => self.queue.keep_manifest(*id, &blob, file),
-            _ => return Response::error(405, "this address gives a file out").header("allow", "GET"),
+            _ => {
+                return Response::error(405, "this address gives a file out")
+                    .header("allow", "GET");
+            }
         };
         match kept {
             Ok(()) => Response::empty(200),
@@ -122,9 +125,10 @@ impl Store {
             }
             md5.update(&piece[..count]);
             sha256.update(&piece[..count]);
-            incoming.file().write_all(&piece[..count]).map_err(|cause| {
-                told(&Error::system("cannot write an uploaded file", cause))
-            })?;
+            incoming
+                .file()
+                .write_all(&piece[..count])
+                .map_err(|cause| told(&Error::system("cannot write an uploaded file", cause)))?;
         }
         let blob = Blob {
             sha256: hex(&sha256.finalize()),
@@ -147,7 +151,9 @@ impl Store {
                 found.map(|found| found.map(|file| file.blob))
             }
             Address::GetManifest(id) => self.queue.manifest(*id),
-            _ => return Response::error(405, "this address takes a file in").header("allow", "PUT"),
+            _ => {
+                return Response::error(405, "this address takes a file in").header("allow", "PUT");
+            }
         };
         let opened = match blob {
             Ok(Some(blob)) => self.queue.open_blob(&blob).map(|file| (file, blob)),

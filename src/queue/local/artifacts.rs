@@ -376,8 +376,9 @@ fn read_collection(row: &Row<'_>) -> Result<Collection, Trouble> {
 }
 
 fn need(db: &Transaction<'_>, id: i64) -> Result<Artifact, Trouble> {
-    artifact(db, id)?
-        .ok_or_else(|| Error::new(Kind::NotFound, format!("no artifact with the number {id}")).into())
+    artifact(db, id)?.ok_or_else(|| {
+        Error::new(Kind::NotFound, format!("no artifact with the number {id}")).into()
+    })
 }
 
 fn artifact(db: &Transaction<'_>, id: i64) -> Result<Option<Artifact>, Trouble> {
@@ -388,7 +389,8 @@ fn artifact(db: &Transaction<'_>, id: i64) -> Result<Option<Artifact>, Trouble> 
         return Ok(None);
     };
     let collection: i64 = row.get("collection")?;
-    let mut found = db.prepare_cached(&format!("{COLLECTION} WHERE artifact_collections.id = ?1"))?;
+    let mut found =
+        db.prepare_cached(&format!("{COLLECTION} WHERE artifact_collections.id = ?1"))?;
     let mut collections = found.query([collection])?;
     let collection = collections
         .next()?
@@ -426,7 +428,10 @@ fn wanted_aliases(db: &Transaction<'_>, id: i64) -> Result<Vec<String>, Trouble>
 }
 
 /// The content of a blob, if it is still there.
-fn content_of(db: &Transaction<'_>, sha256: Option<String>) -> Result<Option<files::Blob>, Trouble> {
+fn content_of(
+    db: &Transaction<'_>,
+    sha256: Option<String>,
+) -> Result<Option<files::Blob>, Trouble> {
     match sha256 {
         Some(sha256) => files::blob(db, &sha256),
         None => Ok(None),

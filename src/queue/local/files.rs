@@ -244,8 +244,8 @@ pub fn keep(
     let refused = |cause: std::io::Error| {
         Error::system(format_args!("cannot write {}", place.display()), cause)
     };
-    let is_there = fs::symlink_metadata(&place)
-        .is_ok_and(|meta| meta.is_file() && meta.len() == blob.size);
+    let is_there =
+        fs::symlink_metadata(&place).is_ok_and(|meta| meta.is_file() && meta.len() == blob.size);
     if !is_there {
         let home = place.parent().unwrap_or(folder);
         make_folder(home).map_err(refused)?;

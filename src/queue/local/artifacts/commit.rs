@@ -97,9 +97,11 @@ impl LocalQueue {
         self.write(|db| {
             let artifact = need(db, id)?;
             if !artifact.aliases.is_empty() && !with_aliases {
-                return Err(Error::input("the artifact has aliases, so it is not deleted")
-                    .hint("delete them with it: `artifact.delete(delete_aliases=True)`")
-                    .into());
+                return Err(
+                    Error::input("the artifact has aliases, so it is not deleted")
+                        .hint("delete them with it: `artifact.delete(delete_aliases=True)`")
+                        .into(),
+                );
             }
             for sql in [
                 "DELETE FROM artifact_aliases WHERE artifact = ?1",
@@ -138,9 +140,11 @@ impl Manifest {
             if entry.get("ref").is_some_and(|target| !target.is_null()) {
                 continue;
             }
-            files.push(file(name, entry).ok_or_else(|| {
-                broken(&format!("has no digest for `{}`", name.escape_debug()))
-            })?);
+            files.push(
+                file(name, entry).ok_or_else(|| {
+                    broken(&format!("has no digest for `{}`", name.escape_debug()))
+                })?,
+            );
         }
         Ok(Manifest {
             id,
@@ -212,7 +216,11 @@ fn need_committed(artifact: &Artifact) -> Result<(), Trouble> {
     if artifact.state == "COMMITTED" {
         return Ok(());
     }
-    Err(Error::new(Kind::Input, "the artifact is not committed, so it has no aliases").into())
+    Err(Error::new(
+        Kind::Input,
+        "the artifact is not committed, so it has no aliases",
+    )
+    .into())
 }
 
 /// W&B's own rule, and one of ours: an alias that looks like a version could hide one.

@@ -193,5 +193,7 @@ fn need_pending(state: &str) -> Result<()> {
     if state == "PENDING" {
         return Ok(());
     }
-    Err(Error::input("the artifact is committed, so its files do not change any more"))
+    Err(Error::input(
+        "the artifact is committed, so its files do not change any more",
+    ))
 }
