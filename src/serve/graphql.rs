@@ -48,20 +48,20 @@ pub fn answer(schema: &Schema, context: &Context, body: &[u8]) -> Response {
     // The Python client sends an empty name and means none.
     let name = request.operation_name.filter(|name| !name.is_empty());
     let variables = variables(request.variables.unwrap_or_default());
+    let done = juniper::execute_sync(&request.query, name.as_deref(), schema, &variables, context);
+    // The interop script makes its table of operations out of these lines.
     log::debug!(
-        "{}: {}",
+        "{}: operation {} answered {}",
         context.caller.user,
         name.as_deref()
-            .unwrap_or_else(|| first_words(&request.query))
+            .unwrap_or_else(|| name_of(&request.query))
+            .escape_debug(),
+        in_short(done.as_ref())
     );
-    let done = juniper::execute_sync(&request.query, name.as_deref(), schema, &variables, context);
     match done {
         Err(error) => Response::json(400, &json!({"errors": refused(&error)})),
         Ok((data, errors)) => {
-            let nothing = data
-                .as_object_value()
-                .is_none_or(|data| data.iter().all(|(_, value)| value.is_null()));
-            if context.is_troubled() && nothing {
+            if context.is_troubled() && is_nothing(&data) {
                 // A client repeats a request that was answered so, and nothing of this one was done.
                 return Response::error(503, &errors_text(&errors));
             }
@@ -79,9 +79,29 @@ pub fn answer(schema: &Schema, context: &Context, body: &[u8]) -> Response {
     }
 }
 
-/// What a request is about, for the log.
-fn first_words(query: &str) -> &str {
-    query.split(['{', '(']).next().unwrap_or_default().trim()
+/// The name of the first operation in a document, as far as it can be told without reading it all.
+fn name_of(query: &str) -> &str {
+    let words = query.split(['{', '(']).next().unwrap_or_default();
+    words.split_whitespace().last().unwrap_or_default()
+}
+
+/// How a request was answered, in a few words.
+fn in_short(
+    done: Result<&(juniper::Value<Scalar>, Vec<juniper::ExecutionError<Scalar>>), &GraphQLError>,
+) -> String {
+    match done {
+        Err(error) => refused(error)
+            .first()
+            .map_or_else(String::new, |first| format!("400 {}", first["message"])),
+        Ok((_, errors)) if !errors.is_empty() => format!("error {:?}", errors_text(errors)),
+        Ok((data, _)) if is_nothing(data) => "null".to_owned(),
+        Ok(_) => "data".to_owned(),
+    }
+}
+
+fn is_nothing(data: &juniper::Value<Scalar>) -> bool {
+    data.as_object_value()
+        .is_none_or(|data| data.iter().all(|(_, value)| value.is_null()))
 }
 
 fn errors_text(errors: &[juniper::ExecutionError<Scalar>]) -> String {
