@@ -17,6 +17,15 @@ pub enum Kind {
     ResourceConfig,
     LaunchAgent,
     Run,
+    RunFile,
+    Artifact,
+    ArtifactType,
+    ArtifactCollection,
+    ArtifactMembership,
+    ArtifactAlias,
+    ArtifactManifest,
+    ArtifactFile,
+    ManifestFile,
 }
 
 impl Kind {
@@ -32,6 +41,15 @@ impl Kind {
             Kind::ResourceConfig => "DefaultResourceConfig",
             Kind::LaunchAgent => "LaunchAgent",
             Kind::Run => "Run",
+            Kind::RunFile => "RunFile",
+            Kind::Artifact => "Artifact",
+            Kind::ArtifactType => "ArtifactType",
+            Kind::ArtifactCollection => "ArtifactCollection",
+            Kind::ArtifactMembership => "ArtifactMembership",
+            Kind::ArtifactAlias => "ArtifactAlias",
+            Kind::ArtifactManifest => "ArtifactManifest",
+            Kind::ArtifactFile => "ArtifactFile",
+            Kind::ManifestFile => "ManifestFile",
         }
     }
 }

@@ -14,10 +14,12 @@
 
 mod access;
 mod agents;
+mod artifacts;
 mod configs;
 mod entities;
 pub mod exchange;
 mod file_stream;
+mod files;
 mod graphql;
 mod http;
 mod ids;

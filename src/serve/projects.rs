@@ -3,6 +3,9 @@
 use juniper::{GraphQLInputObject, GraphQLObject, ID, graphql_object};
 
 use super::access::{Answer, Context, QUEUES_PROJECT, refuse};
+use super::artifacts::{
+    self, Artifact, ArtifactCollectionConnection, ArtifactCollectionValue, ArtifactType, Membership,
+};
 use super::entities::{Entity, User};
 use super::ids::{self, Kind};
 use super::queues::{self, RunQueue};
@@ -106,6 +109,52 @@ impl Project {
 
     fn run(&self, context: &Context, name: String) -> Answer<Option<Run>> {
         runs::named(context, &self.entity, &self.name, &name)
+    }
+
+    /// An older word for a run. One that is missing is `None` whatever is asked.
+    fn bucket(
+        &self,
+        context: &Context,
+        name: String,
+        missing_ok: Option<bool>,
+    ) -> Answer<Option<Run>> {
+        let _ = missing_ok;
+        runs::named(context, &self.entity, &self.name, &name)
+    }
+
+    fn artifact(&self, context: &Context, name: String) -> Answer<Option<Artifact>> {
+        let found = artifacts::named(context, &self.entity, &self.name, &name)?;
+        Ok(found.map(|membership| Artifact(membership.0)))
+    }
+
+    fn artifact_collection_membership(
+        &self,
+        context: &Context,
+        name: String,
+    ) -> Answer<Option<Membership>> {
+        artifacts::named(context, &self.entity, &self.name, &name)
+    }
+
+    fn artifact_collection(
+        &self,
+        context: &Context,
+        name: String,
+    ) -> Answer<Option<ArtifactCollectionValue>> {
+        artifacts::collection_named(context, &self.entity, &self.name, &name)
+    }
+
+    fn artifact_collections(
+        &self,
+        context: &Context,
+        after: Option<String>,
+        first: Option<i32>,
+    ) -> Answer<ArtifactCollectionConnection> {
+        let place = (self.entity.as_str(), self.name.as_str());
+        artifacts::of_project(context, place, None, after.as_deref(), first)
+    }
+
+    fn artifact_type(&self, context: &Context, name: String) -> Answer<Option<ArtifactType>> {
+        artifacts::typed(context, &self.entity, &self.name, &name)
     }
 }
 

@@ -4,8 +4,10 @@ use juniper::{ID, graphql_object};
 
 use super::access::{Answer, Context};
 use super::agents::{self, LaunchAgent};
+use super::artifacts::{self, Artifact, ArtifactCollectionValue};
 use super::configs;
 use super::entities::{self, Entity, ServerInfo, User};
+use super::files;
 use super::items;
 use super::projects::{self, Project};
 use super::queues::{self, SuccessPayload};
@@ -35,6 +37,31 @@ impl Query {
         entity_name: Option<String>,
     ) -> Answer<Option<Project>> {
         projects::project(context, name, entity_name)
+    }
+
+    /// An older word for a project.
+    fn model(
+        context: &Context,
+        name: Option<String>,
+        entity_name: Option<String>,
+    ) -> Answer<Option<Project>> {
+        projects::project(context, name, entity_name)
+    }
+
+    fn artifact(context: &Context, id: ID) -> Answer<Option<Artifact>> {
+        artifacts::with_id(context, &id)
+    }
+
+    fn artifact_collection(context: &Context, id: ID) -> Answer<Option<ArtifactCollectionValue>> {
+        artifacts::collection_with_id(context, &id)
+    }
+
+    #[graphql(name = "clientIDMapping")]
+    fn client_id_mapping(
+        context: &Context,
+        #[graphql(name = "clientID")] client_id: ID,
+    ) -> Answer<Option<artifacts::ClientIdMapping>> {
+        artifacts::of_client(context, &client_id)
     }
 
     fn launch_agent(context: &Context, id: ID) -> Answer<Option<LaunchAgent>> {
@@ -147,5 +174,110 @@ impl Mutation {
 
     fn stop_run(context: &Context, input: runs::StopRunInput) -> Answer<Option<SuccessPayload>> {
         runs::stop(context, input).map(Some)
+    }
+
+    fn upsert_bucket(
+        context: &Context,
+        input: runs::UpsertBucketInput,
+    ) -> Answer<Option<runs::UpsertBucketPayload>> {
+        runs::upsert(context, input).map(Some)
+    }
+
+    fn delete_run(
+        context: &Context,
+        input: runs::DeleteRunInput,
+    ) -> Answer<Option<SuccessPayload>> {
+        runs::delete(context, input).map(Some)
+    }
+
+    fn update_run_state(
+        context: &Context,
+        input: runs::UpdateRunStateInput,
+    ) -> Answer<Option<SuccessPayload>> {
+        runs::update_state(context, input).map(Some)
+    }
+
+    fn create_run_files(
+        context: &Context,
+        input: files::CreateRunFilesInput,
+    ) -> Answer<Option<files::CreateRunFilesPayload>> {
+        files::create(context, input).map(Some)
+    }
+
+    fn delete_files(
+        context: &Context,
+        input: files::DeleteFilesInput,
+    ) -> Answer<Option<SuccessPayload>> {
+        files::delete(context, input).map(Some)
+    }
+
+    fn create_artifact(
+        context: &Context,
+        input: artifacts::CreateArtifactInput,
+    ) -> Answer<Option<artifacts::CreateArtifactPayload>> {
+        artifacts::create(context, input).map(Some)
+    }
+
+    fn create_artifact_manifest(
+        context: &Context,
+        input: artifacts::CreateArtifactManifestInput,
+    ) -> Answer<Option<artifacts::CreateArtifactManifestPayload>> {
+        artifacts::create_manifest(context, input).map(Some)
+    }
+
+    fn update_artifact_manifest(
+        context: &Context,
+        input: artifacts::UpdateArtifactManifestInput,
+    ) -> Answer<Option<artifacts::CreateArtifactManifestPayload>> {
+        artifacts::update_manifest(context, input).map(Some)
+    }
+
+    fn create_artifact_files(
+        context: &Context,
+        input: artifacts::CreateArtifactFilesInput,
+    ) -> Answer<Option<artifacts::CreateArtifactFilesPayload>> {
+        artifacts::create_files(context, input).map(Some)
+    }
+
+    fn commit_artifact(
+        context: &Context,
+        input: artifacts::CommitArtifactInput,
+    ) -> Answer<Option<artifacts::CreateArtifactPayload>> {
+        artifacts::commit(context, input).map(Some)
+    }
+
+    fn use_artifact(
+        context: &Context,
+        input: artifacts::UseArtifactInput,
+    ) -> Answer<Option<artifacts::CreateArtifactPayload>> {
+        artifacts::use_it(context, input).map(Some)
+    }
+
+    fn update_artifact(
+        context: &Context,
+        input: artifacts::UpdateArtifactInput,
+    ) -> Answer<Option<artifacts::CreateArtifactPayload>> {
+        artifacts::update(context, input).map(Some)
+    }
+
+    fn delete_artifact(
+        context: &Context,
+        input: artifacts::DeleteArtifactInput,
+    ) -> Answer<Option<artifacts::CreateArtifactPayload>> {
+        artifacts::delete(context, input).map(Some)
+    }
+
+    fn add_aliases(
+        context: &Context,
+        input: artifacts::AddAliasesInput,
+    ) -> Answer<Option<SuccessPayload>> {
+        artifacts::add_aliases(context, input).map(Some)
+    }
+
+    fn delete_aliases(
+        context: &Context,
+        input: artifacts::DeleteAliasesInput,
+    ) -> Answer<Option<SuccessPayload>> {
+        artifacts::delete_aliases(context, input).map(Some)
     }
 }

@@ -126,6 +126,27 @@ mod json_string {
     }
 }
 
+/// A whole number of 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, GraphQLScalar)]
+#[graphql(name = "Int64", scalar = Scalar, with = int64, parse_token(i32))]
+pub struct Int64(pub i64);
+
+mod int64 {
+    use super::{Int64, Scalar};
+
+    pub(super) fn to_output(number: &Int64) -> Scalar {
+        i32::try_from(number.0).map_or(Scalar::Long(number.0), Scalar::Int)
+    }
+
+    pub(super) fn from_input(scalar: &Scalar) -> Result<Int64, String> {
+        match scalar {
+            Scalar::Int(number) => Ok(Int64((*number).into())),
+            Scalar::Long(number) => Ok(Int64(*number)),
+            _ => Err("an Int64 is a whole number".to_owned()),
+        }
+    }
+}
+
 /// A time, as ISO 8601.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, GraphQLScalar)]
 #[graphql(name = "DateTime", scalar = Scalar, with = date_time, parse_token(String))]

@@ -193,6 +193,31 @@ impl LocalQueue {
         })
     }
 
+    /// How many committed artifacts a collection has.
+    pub fn artifact_count(&self, collection: i64) -> Result<i64> {
+        self.read(|db| {
+            let sql =
+                "SELECT count(*) FROM artifacts WHERE collection = ?1 AND state = 'COMMITTED'";
+            Ok(db
+                .prepare_cached(sql)?
+                .query_row([collection], |row| row.get(0))?)
+        })
+    }
+
+    /// The aliases of a collection with their numbers, behind that of number `after`, at most so many.
+    pub fn aliases(&self, collection: i64, after: i64, most: usize) -> Result<Vec<(i64, String)>> {
+        self.read(|db| {
+            let most = i64::try_from(most).unwrap_or(i64::MAX);
+            let mut statement = db.prepare_cached(
+                "SELECT id, alias FROM artifact_aliases WHERE collection = ?1 AND id > ?2 ORDER BY id LIMIT ?3",
+            )?;
+            let all = statement.query_map([collection, after, most], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+            Ok(all.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
     /// The committed artifacts that a run made, or those that it used.
     pub fn artifacts_of_run(
         &self,
