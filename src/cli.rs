@@ -1,5 +1,8 @@
 //! The words of the command line: clap structs, no decisions.
 
+#[cfg(feature = "serve")]
+pub mod serve;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -48,6 +51,9 @@ pub enum Command {
     Config(ConfigArgs),
     /// Says who you are for W&B, and where the key comes from
     Whoami(WhoamiArgs),
+    /// Serves the embedded queue to other machines, over W&B's protocol
+    #[cfg(feature = "serve")]
+    Serve(serve::ServeArgs),
 }
 
 /// Which queue, and with which settings: the same for every command.

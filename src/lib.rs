@@ -24,3 +24,5 @@ pub mod failure;
 pub mod host;
 pub mod launch;
 pub mod queue;
+#[cfg(feature = "serve")]
+pub mod serve;

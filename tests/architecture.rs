@@ -16,7 +16,7 @@ struct Rule {
     why: &'static str,
 }
 
-const RULES: [Rule; 5] = [
+const RULES: [Rule; 9] = [
     Rule {
         within: "src/launch/",
         except: &[],
@@ -60,6 +60,30 @@ const RULES: [Rule; 5] = [
         except: &["src/commands/"],
         words: &["print!", "println!"],
         why: "only commands/ print",
+    },
+    Rule {
+        within: "src/",
+        except: &["src/serve/http"],
+        words: &["async", ".await", "tokio", "hyper", "hyper_util"],
+        why: "only serve/http.rs is async",
+    },
+    Rule {
+        within: "src/",
+        except: &["src/serve/"],
+        words: &["juniper"],
+        why: "only serve/ says GraphQL",
+    },
+    Rule {
+        within: "src/serve/",
+        except: &[],
+        words: &["rusqlite", "host::", "docker::", "wandb::"],
+        why: "serve/ calls the embedded queue: no SQL, no docker, no other queue",
+    },
+    Rule {
+        within: "src/serve/http",
+        except: &[],
+        words: &["queue::", "juniper", "serde_json"],
+        why: "serve/http.rs knows connections, not what is served",
     },
 ];
 
@@ -153,8 +177,42 @@ fn the_check_can_fail() {
         ("src/host/process.rs", "Command::new(program)", 0),
         ("src/host/logs.rs", "println!(\"x\"); eprint!(\"y\");", 2),
         ("src/commands/push.rs", "println!(\"x\");", 0),
+        ("src/agent/mod.rs", "async fn f() { g().await }", 2),
+        ("src/serve/routes.rs", "use tokio::net; use rusqlite::X;", 3),
+        ("src/serve/http.rs", "async fn f() { juniper::x() }", 1),
+        ("src/serve/http/incoming.rs", "use tokio::time;", 0),
     ] {
         let problems = broken(path, text);
         assert_eq!(problems.len(), count, "{path}: {text}: {problems:?}");
     }
+}
+
+#[test]
+fn without_serve_there_is_no_async_runtime_in_the_tree() {
+    let tree = |arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO"))
+            .args([
+                "tree",
+                "--locked",
+                "--offline",
+                "--prefix=none",
+                "-e",
+                "normal",
+            ])
+            .args(arguments)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .expect("cargo");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let has = |tree: &str, name: &str| {
+        tree.lines()
+            .any(|line| line.split(' ').next() == Some(name))
+    };
+    let (with, without) = (tree(&[]), tree(&["--no-default-features"]));
+    for name in ["tokio", "hyper", "hyper-util", "juniper", "futures"] {
+        assert!(!has(&without, name), "{name}\n{without}");
+    }
+    assert!(has(&with, "tokio") && has(&without, "rusqlite"));
 }

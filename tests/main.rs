@@ -14,4 +14,6 @@ mod docker;
 mod golden;
 mod properties;
 mod queue;
+#[cfg(feature = "serve")]
+mod serve;
 mod wandb;

@@ -1,7 +1,6 @@
 //! `launch-agent` without a subcommand, and `launch-agent agent`: the agent, `--once` and `--dry-run`.
 
 use std::fs::{DirBuilder, OpenOptions};
-use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -112,21 +111,7 @@ fn dry_run(config: &AgentConfig, environment: &Environment) -> Result<ExitCode> 
 
 /// The agent's own log: a line with time and level, to the terminal or into a file.
 fn start_logger(config: &AgentConfig) -> Result<()> {
-    let level = match config.verbosity.value {
-        0 => log::LevelFilter::Info,
-        1 => log::LevelFilter::Debug,
-        _ => log::LevelFilter::Trace,
-    };
-    let mut builder = env_logger::Builder::new();
-    builder.filter_level(level).format(|out, record| {
-        let level = record.level().as_str().to_lowercase();
-        writeln!(
-            out,
-            "{:.0} {level}: {}",
-            jiff::Timestamp::now(),
-            record.args()
-        )
-    });
+    let mut builder = super::logger(config.verbosity.value);
     if let Some(path) = &config.log_file.value {
         let file = OpenOptions::new()
             .create(true)

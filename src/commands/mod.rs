@@ -10,6 +10,8 @@ mod push;
 mod queue;
 mod queue_check;
 mod render;
+#[cfg(feature = "serve")]
+mod serve;
 mod table;
 mod whoami;
 
@@ -34,6 +36,8 @@ pub fn run(cli: Cli, environment: &Environment) -> Result<ExitCode> {
         Command::Items(args) => items::run(&args, environment),
         Command::Item(args) => item::run(&args, environment),
         Command::Whoami(args) => whoami::run(&args, environment),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(&args, environment),
     }
 }
 
@@ -56,6 +60,26 @@ fn warn(warnings: &[String]) {
     for warning in warnings {
         say(format_args!("warning: {warning}"));
     }
+}
+
+/// A logger for what a program that stays has to say. `verbosity` is the number of `-v`.
+fn logger(verbosity: u8) -> env_logger::Builder {
+    let level = match verbosity {
+        0 => log::LevelFilter::Info,
+        1 => log::LevelFilter::Debug,
+        _ => log::LevelFilter::Trace,
+    };
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level).format(|out, record| {
+        let level = record.level().as_str().to_lowercase();
+        writeln!(
+            out,
+            "{:.0} {level}: {}",
+            jiff::Timestamp::now(),
+            record.args()
+        )
+    });
+    builder
 }
 
 /// An error as the program's last words, the hint on a line of its own.

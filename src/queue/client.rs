@@ -75,6 +75,10 @@ pub struct QueueStatus {
     pub ended: u64,
     /// The agents that poll it now.
     pub agents: Option<Vec<local::Agent>>,
+    /// Which user of the server made it; empty without one.
+    pub created_by: String,
+    /// Links beside it, in W&B's form: `{"links": [{"label": .., "url": ..}]}`; `null` where there are none.
+    pub external_links: Value,
     /// When it was made.
     pub created_at: Option<Timestamp>,
     /// When its owner changed it last.

@@ -5,16 +5,21 @@
 //! was acknowledged survives a power cut, and no item is ever handed to two.
 
 mod agents;
+mod artifacts;
 mod bell;
 mod definition;
+mod files;
 mod items;
 mod lease;
 mod push;
 mod queues;
 mod reasons;
+mod remote;
 mod rows;
+mod runs;
 mod schema;
 mod trouble;
+mod users;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -35,10 +40,15 @@ use bell::Bell;
 use trouble::Trouble;
 
 pub use agents::Agent;
-pub use definition::{check_definition, check_new, fill_config};
+pub use artifacts::{Artifact, ArtifactFile, Collection, Manifest, NewArtifact};
+pub use definition::{check_definition, check_new, fill_config, full_name, split_name};
+pub use files::{Blob, Complete, Incoming, StoredFile, check_file_name};
 pub use items::Cancelled;
 pub use push::check_push;
 pub use queues::QueueChange;
+pub use remote::{RemoteAgent, RemoteFailure, SavedConfig};
+pub use runs::{Chunk, Line, Post, Posted, Project, Run, RunChange, Stream};
+pub use users::{Caller, Key, LOCAL_ENTITY, NewKey};
 
 /// The times that the queue works with. The defaults are the product's; tests shorten them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -271,18 +281,20 @@ impl Queue for LocalQueue {
         LOOK_EVERY
     }
 
-    fn signals(&self, _agent: &AgentId, items: &[ItemId]) -> Result<Signals> {
-        let stop = self.read(|db| lease::stop_requests(db, items))?.into_iter();
+    fn signals(&self, agent: &AgentId, items: &[ItemId]) -> Result<Signals> {
+        let (stop, stop_polling) = self.read(|db| {
+            Ok((
+                lease::stop_requests(db, items)?.into_iter(),
+                agents::is_told_to_stop(db, agent)?,
+            ))
+        })?;
         let stop = stop
             .map(|item| StopRequest {
                 item,
                 told: Told::AgentAlone,
             })
             .collect();
-        Ok(Signals {
-            stop,
-            stop_polling: false,
-        })
+        Ok(Signals { stop, stop_polling })
     }
 
     fn signals_every(&self) -> Duration {

@@ -2,3 +2,5 @@
 
 pub mod peer;
 pub mod sandbox;
+#[cfg(feature = "serve")]
+pub mod server;

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Row, Transaction, named_params, params};
+use rusqlite::{OptionalExtension, Row, Transaction, named_params, params};
 use serde_json::Value;
 
 use super::rows::{IN_HAND, need_queue, texts, time};
 use super::trouble::Trouble;
 use super::{bell, millis};
+use crate::failure::{Error, Kind};
 use crate::queue::{AgentId, AgentInfo, AgentStatus};
 
 /// An agent unseen for this long is forgotten when the next one registers.
@@ -37,6 +38,12 @@ pub struct Agent {
     pub seen_at: Timestamp,
     /// It ran on this machine, and its process has ended without a word.
     pub is_gone: bool,
+    /// The entity whose queues it polls.
+    pub entity: String,
+    /// Whose key it uses; empty without a server.
+    pub user: String,
+    /// A person told it to take nothing more.
+    pub stop_polling: bool,
 }
 
 impl Agent {
@@ -87,6 +94,29 @@ fn stored(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// Has a person told the agent to take nothing more?
+pub fn is_told_to_stop(db: &Transaction<'_>, agent: &AgentId) -> Result<bool, Trouble> {
+    let found = db
+        .prepare_cached("SELECT stop_polling FROM agents WHERE id = ?1")?
+        .query_row([&agent.0], |row| row.get(0))
+        .optional()?;
+    Ok(found.unwrap_or(false))
+}
+
+/// Tells an agent to take nothing more.
+pub fn tell_to_stop(db: &Transaction<'_>, agent: &AgentId) -> Result<(), Trouble> {
+    let changed = db.execute(
+        "UPDATE agents SET stop_polling = 1 WHERE id = ?1",
+        [&agent.0],
+    )?;
+    if changed == 0 {
+        return Err(Error::new(Kind::NotFound, format!("no agent `{agent}`"))
+            .hint("`launch-agent serve agent list` lists the agents")
+            .into());
+    }
+    Ok(())
+}
+
 /// Notes that an agent lives.
 pub fn heartbeat(
     db: &Transaction<'_>,
@@ -133,12 +163,21 @@ pub fn sockets(db: &Transaction<'_>, now: i64, quiet: Duration) -> Result<Vec<Pa
 /// All agents, the one seen last first. What an agent has in hand is known here sooner than it says so itself; what
 /// it took over from its own life before a restart only it knows.
 pub fn all(db: &Transaction<'_>, now: i64) -> Result<Vec<Agent>, Trouble> {
+    some(db, None, now)
+}
+
+/// The agent of that name.
+pub fn one(db: &Transaction<'_>, id: &AgentId, now: i64) -> Result<Option<Agent>, Trouble> {
+    Ok(some(db, Some(&id.0), now)?.pop())
+}
+
+fn some(db: &Transaction<'_>, id: Option<&str>, now: i64) -> Result<Vec<Agent>, Trouble> {
     let mut statement = db.prepare_cached(&format!(
-        "SELECT id, hostname, pid, queues, max_jobs, status, heartbeat_at, socket, \
+        "SELECT id, hostname, pid, queues, max_jobs, status, heartbeat_at, socket, entity, user, stop_polling, \
          max(running, (SELECT count(*) FROM items WHERE agent = agents.id AND {IN_HAND})) AS running \
-         FROM agents ORDER BY heartbeat_at DESC, id"
+         FROM agents WHERE :id IS NULL OR id = :id ORDER BY heartbeat_at DESC, id"
     ))?;
-    let mut rows = statement.query(named_params! {":now": now})?;
+    let mut rows = statement.query(named_params! {":now": now, ":id": id})?;
     let here = nix::unistd::gethostname().ok();
     let mut agents = Vec::new();
     while let Some(row) = rows.next()? {
@@ -167,6 +206,9 @@ fn read(row: &Row<'_>, here: Option<&OsStr>) -> Result<Agent, Trouble> {
         status,
         seen_at: time(row.get("heartbeat_at")?, &place)?,
         is_gone,
+        entity: row.get("entity")?,
+        user: row.get("user")?,
+        stop_polling: row.get("stop_polling")?,
         id: AgentId(id),
     })
 }

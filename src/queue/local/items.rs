@@ -47,9 +47,24 @@ impl LocalQueue {
         })
     }
 
+    /// The items of a queue whose numbers are greater than `after`, at most so many.
+    pub fn items_after(&self, queue: &str, after: i64, most: usize) -> Result<Vec<Item>> {
+        self.read(|db| rows::items_after(db, queue, after, most, now()))
+    }
+
     /// The agent of that name, where it is still known.
     pub fn agent(&self, id: &AgentId) -> Result<Option<Agent>> {
         self.read(|db| find_agent(db, Some(id)))
+    }
+
+    /// All agents, the one seen last first.
+    pub fn agents(&self) -> Result<Vec<Agent>> {
+        self.read(|db| agents::all(db, now()))
+    }
+
+    /// Tells an agent to take nothing more, and to end when its jobs have ended.
+    pub fn stop_agent(&self, id: &AgentId) -> Result<()> {
+        self.write_and_ring(|db| agents::tell_to_stop(db, id))
     }
 
     /// Why an item does not move on: why it waits, or that nobody has heard of its agent lately.
@@ -92,9 +107,7 @@ impl LocalQueue {
 }
 
 fn find_agent(db: &Transaction<'_>, id: Option<&AgentId>) -> Result<Option<Agent>, Trouble> {
-    Ok(agents::all(db, now())?
-        .into_iter()
-        .find(|agent| Some(&agent.id) == id))
+    id.map_or(Ok(None), |id| agents::one(db, id, now()))
 }
 
 fn cancel(
@@ -163,7 +176,8 @@ fn retry(db: &Transaction<'_>, id: &ItemId) -> Result<u32, Trouble> {
     db.execute(
         "UPDATE items SET state = 'PENDING', attempt = attempt + 1, position = ?2, pushed_at = ?3, agent = NULL, \
          run_id = NULL, claimed_at = NULL, ended_at = NULL, duration = NULL, command = NULL, log = NULL, \
-         exit_code = NULL, oom_killed = 0, stage = NULL, message = NULL, details = '', stop_requested = 0 \
+         exit_code = NULL, oom_killed = 0, stage = NULL, message = NULL, details = '', stop_requested = 0, \
+         run = NULL, files = '[]' \
          WHERE id = ?1",
         params![number, last_position(db)?, now()],
     )?;

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::definition::fill_config;
 use super::items::last_position;
+use super::remote::check_run_id;
 use super::rows::{definition, priority_number};
 use super::trouble::Trouble;
 use super::{LocalQueue, now};
@@ -20,12 +21,18 @@ use crate::queue::{ItemId, Push, Pushed, QueueDefinition};
 impl LocalQueue {
     /// Adds a job to a queue, paused or not. `ask` is told of docker options that we do not know.
     pub fn push(&self, push: &Push, ask: Ask<'_>) -> Result<Pushed> {
+        self.push_by("", push, ask)
+    }
+
+    /// [`LocalQueue::push`] for a user of the server.
+    pub fn push_by(&self, user: &str, push: &Push, ask: Ask<'_>) -> Result<Pushed> {
         let (spec, warnings) = check_push(push, ask)?;
         let id = self.write_and_ring(|db| {
             let definition = definition(db, &push.queue)?;
             check_priority(push, &definition)?;
             let options = settle(push, &spec, &definition)?;
-            insert(db, push, &options, now())
+            check_run_id(db, &push.spec, &push.queue)?;
+            insert(db, user, push, &options, now())
         })?;
         Ok(Pushed { id, warnings })
     }
@@ -88,6 +95,7 @@ fn settle(push: &Push, spec: &LaunchSpec, definition: &QueueDefinition) -> Resul
 
 fn insert(
     db: &Transaction<'_>,
+    user: &str,
     push: &Push,
     options: &Object,
     now: i64,
@@ -96,15 +104,16 @@ fn insert(
     let docker = DOCKER_RESOURCES[0];
     spec.insert("resource_args".to_owned(), json!({docker: options}));
     db.prepare_cached(
-        "INSERT INTO items (queue, position, priority, state, spec, pushed_at) \
-         VALUES (?1, ?2, ?3, 'PENDING', ?4, ?5)",
+        "INSERT INTO items (queue, position, priority, state, spec, pushed_at, pushed_by) \
+         VALUES (?1, ?2, ?3, 'PENDING', ?4, ?5, ?6)",
     )?
     .execute(params![
         push.queue,
         last_position(db)?,
         priority_number(push.priority.unwrap_or_default()),
         Value::Object(spec).to_string(),
-        now
+        now,
+        user
     ])?;
     Ok(ItemId(db.last_insert_rowid().to_string()))
 }

@@ -6,11 +6,13 @@ use rusqlite::{OptionalExtension, Row, Transaction, named_params, params};
 use serde_json::Value;
 
 use super::agents::{self, Agent};
-use super::definition::{check_definition, check_new};
-use super::rows::{IN_HAND, WAITING, definition, need_queue, no_queue, read_definition, time};
+use super::definition::{check_definition, check_new, split_name};
+use super::rows::{
+    IN_HAND, WAITING, definition, json, need_queue, no_queue, read_definition, time,
+};
 use super::trouble::Trouble;
 use super::{LocalQueue, now};
-use crate::failure::{Error, Result};
+use crate::failure::{Error, Kind, Result};
 use crate::launch::resource_args::Ask;
 use crate::launch::spec::Object;
 use crate::queue::{QueueDefinition, QueueStatus};
@@ -36,6 +38,44 @@ impl LocalQueue {
     ) -> Result<()> {
         let resource = check_new(definition, resource, ask)?;
         self.write(|db| create(db, definition, resource, now()))
+    }
+
+    /// [`LocalQueue::create_queue`] for a user of the server.
+    pub fn create_queue_by(
+        &self,
+        user: &str,
+        definition: &QueueDefinition,
+        resource: &str,
+        ask: Ask<'_>,
+    ) -> Result<()> {
+        let resource = check_new(definition, resource, ask)?;
+        self.write(|db| {
+            create(db, definition, resource, now())?;
+            db.execute(
+                "UPDATE queues SET created_by = ?2 WHERE name = ?1",
+                [definition.name.as_str(), user],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Puts links beside a queue, in W&B's form.
+    pub fn set_links(&self, name: &str, links: &Value) -> Result<()> {
+        self.write(|db| {
+            need_queue(db, name)?;
+            db.execute(
+                "UPDATE queues SET external_links = ?2 WHERE name = ?1",
+                [name, &links.to_string()],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// The queues of an entity, sorted by name.
+    pub fn queues_of(&self, entity: &str) -> Result<Vec<QueueStatus>> {
+        let mut queues = self.queues()?;
+        queues.retain(|status| split_name(&status.definition.name).0 == entity);
+        Ok(queues)
     }
 
     /// Changes a queue. Items that are in it already keep the options that they were pushed with.
@@ -135,6 +175,8 @@ fn read_status(row: &Row<'_>, alive: &[Agent]) -> Result<QueueStatus, Trouble> {
                 .cloned()
                 .collect(),
         ),
+        created_by: row.get("created_by")?,
+        external_links: json(&row.get::<_, String>("external_links")?, &place)?,
         created_at: Some(time(row.get("created_at")?, &place)?),
         updated_at: Some(time(row.get("updated_at")?, &place)?),
         definition,
@@ -156,9 +198,24 @@ fn create(
             .hint(format!("`launch-agent queue update {name}` changes it"))
             .into());
     }
+    let (entity, _) = split_name(name);
+    let is_known: bool = db.query_row(
+        "SELECT EXISTS (SELECT 1 FROM entities WHERE name = ?1)",
+        [entity],
+        |row| row.get(0),
+    )?;
+    if !is_known {
+        return Err(
+            Error::new(Kind::NotFound, format!("no entity `{entity}`"))
+                .hint(format!(
+                    "make it with its first member: `launch-agent serve key create USER --entity {entity}`"
+                ))
+                .into(),
+        );
+    }
     db.execute(
         "INSERT INTO queues (name, resource, config, template_variables, prioritization, paused, created_at, \
-         updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",
+         updated_at, entity) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8)",
         params![
             name,
             resource,
@@ -166,7 +223,8 @@ fn create(
             text(&definition.template_variables),
             definition.prioritization,
             definition.paused,
-            now
+            now,
+            entity
         ],
     )?;
     Ok(())

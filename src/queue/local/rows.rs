@@ -54,6 +54,26 @@ pub fn items(db: &Transaction<'_>, queue: Option<&str>, now: i64) -> Result<Vec<
     Ok(items)
 }
 
+/// The items of a queue behind one of them, at most so many.
+pub fn items_after(
+    db: &Transaction<'_>,
+    queue: &str,
+    after: i64,
+    most: usize,
+    now: i64,
+) -> Result<Vec<Item>, Trouble> {
+    let mut statement = db.prepare_cached(&format!(
+        "{ITEM} WHERE queue = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
+    ))?;
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let mut rows = statement.query(rusqlite::params![queue, after, most])?;
+    let mut items = Vec::new();
+    while let Some(row) = rows.next()? {
+        items.push(read_item(row, now)?);
+    }
+    Ok(items)
+}
+
 fn no_item(id: &ItemId) -> Error {
     Error::new(Kind::NotFound, format!("no item `{id}`"))
         .hint("`launch-agent items` lists the items")
@@ -209,7 +229,8 @@ pub fn json(text: &str, place: &str) -> Result<Value, Trouble> {
     serde_json::from_str(text).map_err(|error| unreadable(place, &format!("broken JSON: {error}")))
 }
 
-fn object(text: &str, place: &str) -> Result<Object, Trouble> {
+/// A stored JSON object.
+pub fn object(text: &str, place: &str) -> Result<Object, Trouble> {
     match json(text, place)? {
         Value::Object(object) => Ok(object),
         _ => Err(unreadable(place, "JSON that is not an object")),

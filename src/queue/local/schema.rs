@@ -16,11 +16,12 @@ use crate::failure::{Error, Kind, Result};
 const APPLICATION: i64 = 0x4c41_7131;
 
 /// The version that this program writes, in `PRAGMA user_version`.
-const NEWEST: u32 = 1;
+const NEWEST: u32 = 2;
 
 /// Each migration brings the database from the version that is its index to the next. Written once, never
 /// changed: `tests/fixtures` keeps a sample of every version.
-const MIGRATIONS: [&str; NEWEST as usize] = [include_str!("schema-1.sql")];
+const MIGRATIONS: [&str; NEWEST as usize] =
+    [include_str!("schema-1.sql"), include_str!("schema-2.sql")];
 
 /// Opens the database, making it when it is missing.
 pub fn open(path: &Path, busy: Duration) -> Result<Connection> {

@@ -97,6 +97,8 @@ fn status(queue: RemoteQueue) -> QueueStatus {
         resource: queue.resource,
         definition: queue.definition,
         agents: None,
+        created_by: String::new(),
+        external_links: Value::Null,
         created_at: None,
         updated_at: None,
     }

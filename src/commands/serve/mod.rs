@@ -1,0 +1,73 @@
+//! `launch-agent serve`: the embedded queue for other machines.
+
+mod agents;
+mod keys;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use super::say;
+use crate::cli::BackendArgs;
+use crate::cli::serve::{DatabaseArgs, ListenArgs, ServeArgs, ServeCommand};
+use crate::config::{AgentConfig, Environment};
+use crate::failure::{Error, Result};
+use crate::queue::local::LocalQueue;
+use crate::serve::exchange::Limits;
+use crate::serve::{Launch, Server};
+
+/// Bytes of a GiB, in which people give a quota.
+const GIB: u64 = 1 << 30;
+
+pub fn run(args: &ServeArgs, environment: &Environment) -> Result<ExitCode> {
+    match &args.command {
+        Some(ServeCommand::Key(args)) => keys::run(&args.command, environment),
+        Some(ServeCommand::Agent(args)) => agents::run(&args.command, environment),
+        None => serve(&args.listen, environment),
+    }
+}
+
+/// The queue that is served. It is made when it is missing: whoever sets a server up begins here.
+fn queue(args: &DatabaseArgs, environment: &Environment) -> Result<LocalQueue> {
+    let backend = BackendArgs {
+        // With a W&B key in the environment the embedded queue has to be named; here it is the only one.
+        local: Some(args.local.clone().unwrap_or_default()),
+        agent_config: None,
+        base_url: None,
+    };
+    let config = AgentConfig::for_command(&backend, environment)?;
+    LocalQueue::open(&config.local_database()?)
+}
+
+fn serve(args: &ListenArgs, environment: &Environment) -> Result<ExitCode> {
+    super::logger(args.verbose).init();
+    let queue = Arc::new(queue(&args.database, environment)?);
+    if queue.keys()?.iter().all(|key| key.revoked_at.is_some()) {
+        say(
+            "there is no key yet, so nobody can get in; `launch-agent serve key create USER` makes one",
+        );
+    }
+    let server = Server::bind(args.listen, Limits::default())?;
+    let address = server.address()?;
+    let stopper = server.stopper();
+    ctrlc::set_handler(move || stopper.stop())
+        .map_err(|cause| Error::system("cannot listen for signals", cause))?;
+    say(format_args!(
+        "serving {} at http://{address}",
+        queue.path().display()
+    ));
+    if !address.ip().is_loopback() {
+        say(format_args!(
+            "whoever can reach {address} can try keys, and reads those of others on the way: this is HTTP without TLS. \
+             Let a proxy with a certificate listen instead (Caddy: `launch.example.org {{ reverse_proxy 127.0.0.1:{port} }}`), \
+             and start this with `--listen 127.0.0.1:{port} --public-url https://launch.example.org`",
+            port = address.port()
+        ));
+    }
+    server.run(Arc::new(Launch::new(
+        Arc::clone(&queue),
+        args.public_url.clone(),
+        args.disk_quota.saturating_mul(GIB),
+    )?))?;
+    say("stopped");
+    Ok(ExitCode::SUCCESS)
+}

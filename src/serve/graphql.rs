@@ -1,0 +1,148 @@
+//! One GraphQL request: read, checked against the schema and its limits, carried out, and answered in the words that
+//! W&B's clients look for.
+
+use juniper::{EmptySubscription, GraphQLError, RootNode};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::access::Context;
+use super::exchange::{Content, Response};
+use super::root::{Mutation, Query};
+use super::scalars::{Scalar, variables};
+
+/// How deep the fields of a request may nest. The client's deepest has eleven levels.
+const DEPTH: usize = 24;
+/// Words and signs of a document. The client's longest has under two thousand.
+const TOKENS: usize = 8_000;
+/// Fields of a document once its fragments are written out. The client's largest has under four hundred.
+const FIELDS: usize = 2_000;
+
+/// The schema.
+pub type Schema = RootNode<Query, Mutation, EmptySubscription<Context>, Scalar>;
+
+/// The schema, with its limits.
+pub fn schema() -> Schema {
+    RootNode::new_with_scalar_value(Query, Mutation, EmptySubscription::new())
+        .limit_depth(DEPTH)
+        .limit_tokens(TOKENS)
+        .limit_fields(FIELDS)
+}
+
+/// The body of a request. Unknown keys (`extensions`) have no effect.
+#[derive(Deserialize)]
+struct Request {
+    query: String,
+    #[serde(rename = "operationName")]
+    operation_name: Option<String>,
+    variables: Option<Map<String, Value>>,
+}
+
+/// Carries out the request in `body`.
+pub fn answer(schema: &Schema, context: &Context, body: &[u8]) -> Response {
+    let request: Request = match serde_json::from_slice(body) {
+        Ok(request) => request,
+        Err(error) => {
+            return Response::error(400, &format!("the body is not a GraphQL request: {error}"));
+        }
+    };
+    // The Python client sends an empty name and means none.
+    let name = request.operation_name.filter(|name| !name.is_empty());
+    let variables = variables(request.variables.unwrap_or_default());
+    let done = juniper::execute_sync(&request.query, name.as_deref(), schema, &variables, context);
+    // The interop script makes its table of operations out of these lines.
+    log::debug!(
+        "{}: operation {} answered {}",
+        context.caller.user,
+        name.as_deref()
+            .unwrap_or_else(|| name_of(&request.query))
+            .escape_debug(),
+        in_short(done.as_ref())
+    );
+    match done {
+        Err(error) => Response::json(400, &json!({"errors": refused(&error)})),
+        Ok((data, errors)) => {
+            if context.is_troubled() && is_nothing(&data) {
+                // A client repeats a request that was answered so, and nothing of this one was done.
+                return Response::error(503, &errors_text(&errors));
+            }
+            let mut whole = json!({});
+            if !errors.is_empty() {
+                whole["errors"] = errors.iter().map(failed).collect();
+            }
+            whole["data"] = serde_json::to_value(&data).unwrap_or_default();
+            Response {
+                status: 200,
+                headers: vec![("content-type", "application/json".to_owned())],
+                content: Content::Bytes(whole.to_string().into_bytes()),
+            }
+        }
+    }
+}
+
+/// The name of the first operation in a document, as far as it can be told without reading it all.
+fn name_of(query: &str) -> &str {
+    let words = query.split(['{', '(']).next().unwrap_or_default();
+    words.split_whitespace().last().unwrap_or_default()
+}
+
+/// How a request was answered, in a few words.
+fn in_short(
+    done: Result<&(juniper::Value<Scalar>, Vec<juniper::ExecutionError<Scalar>>), &GraphQLError>,
+) -> String {
+    match done {
+        Err(error) => refused(error)
+            .first()
+            .map_or_else(String::new, |first| format!("400 {}", first["message"])),
+        Ok((_, errors)) if !errors.is_empty() => format!("error {:?}", errors_text(errors)),
+        Ok((data, _)) if is_nothing(data) => "null".to_owned(),
+        Ok(_) => "data".to_owned(),
+    }
+}
+
+fn is_nothing(data: &juniper::Value<Scalar>) -> bool {
+    data.as_object_value()
+        .is_none_or(|data| data.iter().all(|(_, value)| value.is_null()))
+}
+
+fn errors_text(errors: &[juniper::ExecutionError<Scalar>]) -> String {
+    errors
+        .iter()
+        .map(|error| error.error().message().to_owned())
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+fn failed(error: &juniper::ExecutionError<Scalar>) -> Value {
+    let place = error.location();
+    json!({
+        "message": error.error().message(),
+        "path": error.path(),
+        "locations": [{"line": place.line() + 1, "column": place.column() + 1}],
+    })
+}
+
+/// The errors of a document that was not carried out.
+fn refused(error: &GraphQLError) -> Vec<Value> {
+    let GraphQLError::ValidationError(problems) = error else {
+        return vec![json!({"message": error.to_string()})];
+    };
+    problems
+        .iter()
+        .map(|problem| {
+            let places: Vec<Value> = problem
+                .locations()
+                .iter()
+                .map(|place| json!({"line": place.line() + 1, "column": place.column() + 1}))
+                .collect();
+            json!({"message": in_their_words(problem.message()), "locations": places})
+        })
+        .collect()
+}
+
+/// The client takes an older way when a server says in these very words that it lacks a field.
+fn in_their_words(message: &str) -> String {
+    match message.strip_prefix("Unknown field ") {
+        Some(rest) => format!("Cannot query field {rest}."),
+        None => message.to_owned(),
+    }
+}

@@ -1,0 +1,138 @@
+//! Who gets in: keys as their owner makes, sees and revokes them.
+
+use serde_json::json;
+
+use super::served;
+use crate::common::server::Server;
+
+const VIEWER: &str =
+    "query Viewer { viewer { id entity username email flags teams { edges { node { name } } } } }";
+
+#[test]
+fn without_a_valid_key_nothing_but_the_health_check_answers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, client) = served(folder.path());
+    assert_eq!(
+        client.data(VIEWER, &json!({}))["viewer"]["username"],
+        "alice"
+    );
+    let last = if client.key.ends_with('0') { '1' } else { '0' };
+    let almost = format!("{}{last}", &client.key[..39]);
+    for key in ["", "x", &almost, &client.key[..39]] {
+        let stranger = server.client(key);
+        for (method, path) in [
+            ("POST", "/graphql"),
+            ("GET", "/graphql"),
+            ("POST", "/files/team/demo/run/file_stream"),
+            ("GET", "/"),
+            ("GET", "/healthz/.."),
+            ("PUT", "/graphql"),
+        ] {
+            let (status, body) = stranger.request(method, path, "", b"{}");
+            assert!(
+                status == 401 || status == 404,
+                "{key} {method} {path}: {status}"
+            );
+            assert!(!String::from_utf8_lossy(&body).contains("alice"));
+        }
+        assert_eq!(stranger.request("POST", "/graphql", "", b"{}").0, 401);
+        assert_eq!(stranger.request("GET", "/healthz", "", b"").0, 200);
+    }
+    let bearer = format!("Authorization: Bearer {}\r\n", client.key);
+    let body = json!({"query": VIEWER}).to_string();
+    let (status, _) = server
+        .client("")
+        .request("POST", "/graphql", &bearer, body.as_bytes());
+    assert_eq!(status, 200);
+}
+
+#[test]
+fn a_key_is_shown_once_stored_as_a_hash_and_revoked_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, client) = served(folder.path());
+    assert_eq!(client.key.len(), 40);
+    assert!(client.key.chars().all(|c| c.is_ascii_hexdigit()));
+    let second = server.client(&server.key("alice", &[]));
+    let list = server.cli(&["serve", "key", "list", "--json"]);
+    let keys: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+    assert_eq!(keys[0]["entities"], json!(["alice", "team"]));
+    assert_eq!(keys[0]["ending"], client.key[36..]);
+    assert_eq!(keys[1]["used_at"], json!(null));
+    assert_eq!(second.data(VIEWER, &json!({}))["viewer"]["entity"], "alice");
+    for file in ["queue.db", "queue.db-wal"] {
+        let bytes = std::fs::read(folder.path().join(file)).expect("the database");
+        let found = bytes.windows(40).any(|part| part == client.key.as_bytes());
+        assert!(!found, "the key itself is in {file}");
+    }
+    server.cli(&["serve", "key", "revoke", "1"]);
+    assert_eq!(client.request("POST", "/graphql", "", b"{}").0, 401);
+    assert_eq!(second.data(VIEWER, &json!({}))["viewer"]["entity"], "alice");
+    assert!(server.cli(&["serve", "key", "list"]).contains("revoked"));
+    assert!(!server.log().contains(&client.key) && !server.log().contains(&second.key));
+}
+
+#[test]
+fn names_that_would_mix_users_with_teams_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let queue = launch_agent::queue::local::LocalQueue::open(&folder.path().join("queue.db"))
+        .expect("a queue");
+    let create = |user: &str, entities: &[&str]| {
+        let entities: Vec<String> = entities.iter().map(|name| (*name).to_owned()).collect();
+        queue
+            .create_key(user, &entities)
+            .map_err(|error| error.message)
+    };
+    create("alice", &["team"]).expect("a key");
+    create("bob", &["team", "local"]).expect("a key");
+    for (user, entities, message) in [
+        (
+            "team",
+            vec![],
+            "`team` is an entity already, so it cannot be the name of a user",
+        ),
+        (
+            "carol",
+            vec!["alice"],
+            "`alice` is a user, whose own entity has no other members",
+        ),
+        ("local", vec![], "`local` cannot be a user"),
+        (
+            "a/b",
+            vec![],
+            "`a/b` cannot be the name of a user or an entity",
+        ),
+        (
+            "carol",
+            vec![".."],
+            "`..` cannot be the name of a user or an entity",
+        ),
+        ("", vec![], "`` cannot be the name of a user or an entity"),
+    ] {
+        let error = create(user, &entities).expect_err("refused");
+        assert!(error.starts_with(message), "{error}");
+    }
+    let keys = queue.keys().expect("keys");
+    let users: Vec<&str> = keys.iter().map(|key| key.user.as_str()).collect();
+    assert_eq!(
+        users,
+        ["alice", "bob"],
+        "what is refused leaves nothing behind"
+    );
+}
+
+#[test]
+fn a_server_ends_within_seconds_and_finds_its_state_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, client) = served(folder.path());
+    // An open connection that says nothing does not hold it up.
+    let _idle = std::net::TcpStream::connect(&server.address).expect("a connection");
+    let start = std::time::Instant::now();
+    assert_eq!(server.end(nix::sys::signal::Signal::SIGTERM), Some(0));
+    assert!(start.elapsed() < std::time::Duration::from_secs(8));
+    let again = Server::start(folder.path());
+    let client = again.client(&client.key);
+    assert_eq!(
+        client.data(VIEWER, &json!({}))["viewer"]["username"],
+        "alice"
+    );
+}
