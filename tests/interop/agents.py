@@ -109,11 +109,15 @@ def stop(run):
 def attached(server, report, known, queued):
     name = f"team/model-registry/agent-{known['id']}"
     path = f"{queued.id}/error/error.log"
-    files = {file.name: file for file in server.api().run(name).files()}
-    report.check("the agent attaches a file to the item that it fails", True, path in files)
-    if path in files:
-        text = files[path].download(root=str(server.folder / "attached"), replace=True).read()
-        report.has("the file is what the job said", "a job without a run", text)
+
+    # The agent uploads it some seconds after it has failed the item.
+    def find():
+        return [file for file in server.api().run(name).files() if file.name == path]
+
+    file = wait_for("the attached file", find, 60)[0]
+    report.check("the agent attaches a file to the item that it fails", path, file.name)
+    text = file.download(root=str(server.folder / "attached"), replace=True).read()
+    report.has("the file is what the job said", "a job without a run", text)
 
 
 def ends(server, report, known, agent):
