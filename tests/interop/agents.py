@@ -46,14 +46,14 @@ def agents(server):
     return json.loads(server.cli("serve", "agent", "list", "--json"))
 
 
-def push(server, image, args, options=None, **more):
+def push(server, image, args, options=None, queue="agents", **more):
     from wandb.sdk.launch import launch_add
 
     return launch_add(
         docker_image=image,
         entity="team",
         project="Jobs",
-        queue_name="agents",
+        queue_name=queue,
         resource_args={"local-container": options} if options else None,
         config={"overrides": {"args": args, "run_config": {"lr": 0.25}}},
         **more,
