@@ -7,6 +7,7 @@
 //! - [`host`] **does**. The only place that spawns processes and writes a job's log.
 //! - [`queue`] **talks**. Where items come from and where their state goes.
 //! - [`agent`] **joins** them: the loop, one thread a job, slots, signals, reports.
+//! - `serve` (a cargo feature) is the embedded queue's front door for other machines, over W&B's protocol.
 //! - [`cli`], [`config`] and [`commands`] are the hallway: words, settings, and one file a subcommand.
 //!
 //! # One job's path

@@ -36,6 +36,10 @@ pub struct ListenArgs {
     #[arg(long, value_name = "GIB", default_value_t = 50)]
     pub disk_quota: u64,
 
+    /// A run that gave no sign of life for so many seconds has crashed
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    pub lost_after: u64,
+
     #[command(flatten)]
     pub database: DatabaseArgs,
 
@@ -58,6 +62,30 @@ pub enum ServeCommand {
     Key(KeyArgs),
     /// Lists the agents that poll this server, and stops them
     Agent(RemoteAgentArgs),
+    /// Stops the runs that programs report to this server
+    Run(RunArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(subcommand)]
+    pub command: RunCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RunCommand {
+    /// Asks a run to stop: its program is interrupted, and so is the agent that runs it
+    Stop(RunStopArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct RunStopArgs {
+    /// The run, as `wandb` prints it
+    #[arg(value_name = "ENTITY/PROJECT/ID")]
+    pub run: String,
+
+    #[command(flatten)]
+    pub database: DatabaseArgs,
 }
 
 #[derive(Debug, Args)]

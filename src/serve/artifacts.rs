@@ -11,7 +11,7 @@ use super::files::{File, FileConnection, page};
 use super::ids::{self, Kind};
 use super::pages::{self, PageInfo};
 use super::runs::{self, Run};
-use super::scalars::{DateTime, Int64, Scalar};
+use super::scalars::{DateTime, Int64, JsonString, Scalar};
 use crate::queue::local;
 
 pub use change::*;
@@ -103,6 +103,14 @@ impl ArtifactType {
         None
     }
 
+    /// That of its first collection.
+    fn created_at(&self, context: &Context) -> Answer<Option<DateTime>> {
+        let name = Some(self.name.as_str());
+        let all = context.queue.collections(&self.entity, &self.project, name);
+        let first = context.told(all)?.into_iter().next();
+        Ok(first.map(|collection| DateTime(collection.created_at)))
+    }
+
     fn artifact_collection(
         &self,
         context: &Context,
@@ -120,11 +128,54 @@ impl ArtifactType {
         context: &Context,
         after: Option<String>,
         first: Option<i32>,
+        filters: Option<JsonString>,
+        order: Option<String>,
     ) -> Answer<ArtifactCollectionConnection> {
+        collection::refuse_order(filters, order)?;
         let name = Some(self.name.as_str());
         let place = (self.entity.as_str(), self.project.as_str());
         collection::of_project(context, place, name, after.as_deref(), first)
     }
+}
+
+/// The types of a project's artifacts, on one page: there are few.
+#[derive(GraphQLObject)]
+#[graphql(context = Context, scalar = Scalar)]
+pub struct ArtifactTypeConnection {
+    edges: Vec<ArtifactTypeEdge>,
+    page_info: PageInfo,
+}
+
+/// A type on a page.
+#[derive(GraphQLObject)]
+#[graphql(context = Context, scalar = Scalar)]
+struct ArtifactTypeEdge {
+    node: ArtifactType,
+}
+
+/// The types of a project's artifacts.
+pub fn types(context: &Context, entity: &str, project: &str) -> Answer<ArtifactTypeConnection> {
+    let all = context.told(context.queue.collections(entity, project, None))?;
+    let mut names: Vec<String> = all
+        .into_iter()
+        .map(|collection| collection.artifact_type)
+        .collect();
+    names.sort();
+    names.dedup();
+    let edge = |name| ArtifactTypeEdge {
+        node: ArtifactType {
+            entity: entity.to_owned(),
+            project: project.to_owned(),
+            name,
+        },
+    };
+    Ok(ArtifactTypeConnection {
+        edges: names.into_iter().map(edge).collect(),
+        page_info: PageInfo {
+            end_cursor: None,
+            has_next_page: false,
+        },
+    })
 }
 
 /// Who made an artifact.

@@ -1,6 +1,6 @@
 //! Users and entities as GraphQL shows them: who the key's user is, and what they belong to.
 
-use juniper::{ID, graphql_object};
+use juniper::{GraphQLObject, ID, graphql_object};
 
 use super::access::{Answer, Context};
 use super::configs::{self, ResourceConfig};
@@ -156,9 +156,23 @@ impl Entity {
         configs::shown(context, &self.0, id)
     }
 
+    /// There are no organizations here. The client asks, and repeats a question that is not understood.
+    fn organization() -> Option<Organization> {
+        None
+    }
+
     fn is_team(&self, context: &Context) -> Answer<bool> {
         context.told(context.queue.is_team(&self.0))
     }
+}
+
+/// What entities belong to elsewhere.
+#[derive(GraphQLObject)]
+#[graphql(context = Context, scalar = Scalar)]
+struct Organization {
+    name: String,
+    org_entity: Option<Entity>,
+    core_weave_organization_id: Option<String>,
 }
 
 /// What this server is.

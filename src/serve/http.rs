@@ -219,7 +219,10 @@ async fn converse<S: Site>(stream: TcpStream, place: Place<S>, mut stopped: watc
             connection.await
         }
     };
-    if let Err(error) = ended {
+    // Whoever has nothing more to ask for is let go after a while, which is not worth a line.
+    if let Err(error) = ended
+        && !error.is_timeout()
+    {
         log::debug!("connection from {}: {error}", place.peer);
     }
 }

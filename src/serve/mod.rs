@@ -21,6 +21,7 @@ pub mod exchange;
 mod file_stream;
 mod files;
 mod graphql;
+mod housekeeping;
 mod http;
 mod ids;
 mod items;
@@ -34,5 +35,6 @@ mod scalars;
 mod signed;
 mod store;
 
+pub use housekeeping::Housekeeping;
 pub use http::{Server, Stopper};
 pub use routes::Launch;

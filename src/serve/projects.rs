@@ -4,13 +4,15 @@ use juniper::{GraphQLInputObject, GraphQLObject, ID, graphql_object};
 
 use super::access::{Answer, Context, QUEUES_PROJECT, refuse};
 use super::artifacts::{
-    self, Artifact, ArtifactCollectionConnection, ArtifactCollectionValue, ArtifactType, Membership,
+    self, Artifact, ArtifactCollectionConnection, ArtifactCollectionValue, ArtifactType,
+    ArtifactTypeConnection, Membership,
 };
 use super::entities::{Entity, User};
 use super::ids::{self, Kind};
 use super::queues::{self, RunQueue};
+use super::runs::list::RunConnection;
 use super::runs::{self, Run};
-use super::scalars::{DateTime, Scalar};
+use super::scalars::{DateTime, JsonString, Scalar};
 use crate::queue::local;
 
 /// A project of an entity that the caller is a member of.
@@ -111,6 +113,27 @@ impl Project {
         runs::named(context, &self.entity, &self.name, &name)
     }
 
+    fn read_only() -> bool {
+        false
+    }
+
+    fn runs(
+        &self,
+        context: &Context,
+        filters: Option<JsonString>,
+        after: Option<String>,
+        first: Option<i32>,
+        order: Option<String>,
+    ) -> Answer<RunConnection> {
+        let place = (self.entity.as_str(), self.name.as_str());
+        runs::list::of_project(context, place, filters, order, after.as_deref(), first)
+    }
+
+    fn run_count(&self, context: &Context, filters: Option<JsonString>) -> Answer<i32> {
+        let place = (self.entity.as_str(), self.name.as_str());
+        runs::list::count(context, place, filters)
+    }
+
     /// An older word for a run. One that is missing is `None` whatever is asked.
     fn bucket(
         &self,
@@ -148,9 +171,22 @@ impl Project {
         context: &Context,
         after: Option<String>,
         first: Option<i32>,
+        filters: Option<JsonString>,
+        order: Option<String>,
     ) -> Answer<ArtifactCollectionConnection> {
+        artifacts::refuse_order(filters, order)?;
         let place = (self.entity.as_str(), self.name.as_str());
         artifacts::of_project(context, place, None, after.as_deref(), first)
+    }
+
+    fn artifact_types(
+        &self,
+        context: &Context,
+        after: Option<String>,
+        first: Option<i32>,
+    ) -> Answer<ArtifactTypeConnection> {
+        let _ = (after, first);
+        artifacts::types(context, &self.entity, &self.name)
     }
 
     fn artifact_type(&self, context: &Context, name: String) -> Answer<Option<ArtifactType>> {

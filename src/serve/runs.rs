@@ -3,6 +3,7 @@
 
 mod change;
 mod history;
+pub mod list;
 
 use juniper::{GraphQLObject, ID, graphql_object};
 use serde_json::{Map, Value, json};

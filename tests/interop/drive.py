@@ -10,7 +10,7 @@ import traceback
 from harness import Report, Server
 
 # Each file has a function `run(server, report)`, and is one item of what must work with the real client.
-PARTS = ["pushing", "agents", "runs", "artifacts"]
+PARTS = ["pushing", "agents", "ours", "runs", "artifacts"]
 
 
 def main() -> int:

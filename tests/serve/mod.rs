@@ -4,6 +4,7 @@ mod bounds;
 mod guardrails;
 mod keys;
 mod load;
+mod ours;
 
 mod stranger;
 mod wire;

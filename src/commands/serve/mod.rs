@@ -2,9 +2,11 @@
 
 mod agents;
 mod keys;
+mod runs;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::say;
 use crate::cli::BackendArgs;
@@ -13,7 +15,7 @@ use crate::config::{AgentConfig, Environment};
 use crate::failure::{Error, Result};
 use crate::queue::local::LocalQueue;
 use crate::serve::exchange::Limits;
-use crate::serve::{Launch, Server};
+use crate::serve::{Housekeeping, Launch, Server};
 
 /// Bytes of a GiB, in which people give a quota.
 const GIB: u64 = 1 << 30;
@@ -22,6 +24,7 @@ pub fn run(args: &ServeArgs, environment: &Environment) -> Result<ExitCode> {
     match &args.command {
         Some(ServeCommand::Key(args)) => keys::run(&args.command, environment),
         Some(ServeCommand::Agent(args)) => agents::run(&args.command, environment),
+        Some(ServeCommand::Run(args)) => runs::run(&args.command, environment),
         None => serve(&args.listen, environment),
     }
 }
@@ -63,6 +66,8 @@ fn serve(args: &ListenArgs, environment: &Environment) -> Result<ExitCode> {
             port = address.port()
         ));
     }
+    let _housekeeping =
+        Housekeeping::start(Arc::clone(&queue), Duration::from_secs(args.lost_after))?;
     server.run(Arc::new(Launch::new(
         Arc::clone(&queue),
         args.public_url.clone(),

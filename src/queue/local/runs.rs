@@ -120,6 +120,47 @@ impl LocalQueue {
         })
     }
 
+    /// The runs of a project by their age, behind the one of number `after` when it is not 0, at most so many.
+    pub fn runs_of_project(
+        &self,
+        entity: &str,
+        project: &str,
+        newest_first: bool,
+        after: i64,
+        most: usize,
+    ) -> Result<Vec<Run>> {
+        let (sign, order) = if newest_first {
+            ("<", "DESC")
+        } else {
+            (">", "ASC")
+        };
+        self.read(|db| {
+            let mut statement = db.prepare_cached(&format!(
+                "{RUN} WHERE entity = ?1 AND projects.name = ?2 AND (?3 = 0 OR runs.id {sign} ?3) \
+                 ORDER BY runs.id {order} LIMIT ?4"
+            ))?;
+            let most = i64::try_from(most).unwrap_or(i64::MAX);
+            let mut rows = statement.query(params![entity, project, after, most])?;
+            let mut runs = Vec::new();
+            while let Some(row) = rows.next()? {
+                runs.push(read(row)?);
+            }
+            Ok(runs)
+        })
+    }
+
+    /// How many runs a project has.
+    pub fn run_count(&self, entity: &str, project: &str) -> Result<i64> {
+        self.read(|db| {
+            Ok(db
+                .prepare_cached(
+                    "SELECT count(*) FROM runs JOIN projects ON projects.id = runs.project \
+                     WHERE entity = ?1 AND projects.name = ?2",
+                )?
+                .query_row([entity, project], |row| row.get(0))?)
+        })
+    }
+
     /// Asks a run to stop: its program sees it, and so does the agent that runs it.
     pub fn stop_run(&self, id: i64) -> Result<()> {
         self.write_and_ring(|db| {

@@ -1,6 +1,7 @@
 //! Collections of artifacts, their versions, and the aliases by which a version is found.
 
 use juniper::{GraphQLObject, ID, graphql_interface, graphql_object};
+use serde_json::json;
 
 use super::super::access::{Answer, Context, refuse};
 use super::super::files::FileConnection;
@@ -125,7 +126,9 @@ impl ArtifactSequence {
         if !order.as_deref().is_none_or(is_usual) {
             return refuse("this server lists artifacts newest first, and in no other order");
         }
-        let asks = |filters: &JsonString| filters.0.as_object().is_none_or(|all| !all.is_empty());
+        // Others than committed ones are not listed anyway.
+        let asks =
+            |filters: &JsonString| ![json!({}), json!({"state": "COMMITTED"})].contains(&filters.0);
         if filters.as_ref().is_some_and(asks) {
             return refuse("this server does not filter artifacts");
         }
@@ -192,6 +195,15 @@ pub fn collection_named(
     }
     let found = context.told(context.queue.collection(entity, project, name))?;
     Ok(found.map(|collection| ArtifactSequence(collection).into()))
+}
+
+/// Collections come by their age, and all of them.
+pub fn refuse_order(filters: Option<JsonString>, order: Option<String>) -> Answer<()> {
+    let asks = filters.is_some_and(|filters| filters.0 != json!({}) && !filters.0.is_null());
+    if asks || order.is_some_and(|order| !order.is_empty()) {
+        return refuse("this server neither filters nor orders collections of artifacts");
+    }
+    Ok(())
 }
 
 /// A page of collections.

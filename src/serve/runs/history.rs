@@ -60,7 +60,7 @@ pub fn page(
     Ok(texts(context.told(lines)?))
 }
 
-/// For each spec, lines that have all of its keys, and of them these keys alone.
+/// For each spec, lines that have all of its keys, and of them these keys alone; its last step is one of them.
 pub fn sampled(context: &Context, run: i64, specs: &[JsonString]) -> Answer<Vec<Json>> {
     if specs.len() > 20 {
         return refuse("at most 20 samples are made at once");
@@ -114,7 +114,7 @@ fn row(line: &str, keys: &[&str], min: Option<i64>, max: Option<i64>) -> Option<
     let all: Map<String, Value> = serde_json::from_str(line).ok()?;
     let step = all.get("_step").and_then(Value::as_i64);
     let is_early = min.is_some_and(|min| step.is_none_or(|step| step < min));
-    let is_late = max.is_some_and(|max| step.is_none_or(|step| step >= max));
+    let is_late = max.is_some_and(|max| step.is_none_or(|step| step > max));
     if is_early || is_late {
         return None;
     }
