@@ -360,10 +360,13 @@ fn two_jobs_run_at_once() {
 #[test]
 fn a_stop_ends_the_container_whether_it_listens_or_not() {
     let ignores = "trap '' TERM; echo ready; while true; do sleep 0.1; done";
+    let chatters = "echo ready; while true; do echo chatter; sleep 0.01; done";
     let handles = "trap 'echo bye; exit 5' TERM; echo ready; while true; do sleep 0.1; done";
     for (rm, script, code) in [
         ("true", ignores, 137),
         ("null", ignores, 137),
+        ("null", chatters, 137),
+        ("null", "echo ready; exec sleep 600", 137),
         ("null", handles, 5),
     ] {
         let sandbox = Bench::with_queue(&format!(r#"{{"rm": {rm}}}"#));
