@@ -3,6 +3,7 @@
 
 mod change;
 mod collection;
+mod kinds;
 
 use juniper::{GraphQLObject, GraphQLUnion, ID, graphql_object};
 
@@ -11,11 +12,12 @@ use super::files::{File, FileConnection, page};
 use super::ids::{self, Kind};
 use super::pages::{self, PageInfo};
 use super::runs::{self, Run};
-use super::scalars::{DateTime, Int64, JsonString, Scalar};
+use super::scalars::{DateTime, Int64, Scalar};
 use crate::queue::local;
 
 pub use change::*;
 pub use collection::*;
+pub use kinds::*;
 
 /// An artifact of an entity that the caller is a member of.
 pub struct Artifact(pub local::Artifact);
@@ -59,125 +61,6 @@ pub fn named(
     Ok(context.told(found)?.map(Membership))
 }
 
-/// A kind of artifacts.
-pub struct ArtifactType {
-    entity: String,
-    project: String,
-    name: String,
-}
-
-/// The type of that name in a project, if there are artifacts of it.
-pub fn typed(
-    context: &Context,
-    entity: &str,
-    project: &str,
-    name: &str,
-) -> Answer<Option<ArtifactType>> {
-    let all = context.queue.collections(entity, project, Some(name));
-    Ok((!context.told(all)?.is_empty()).then(|| ArtifactType {
-        entity: entity.to_owned(),
-        project: project.to_owned(),
-        name: name.to_owned(),
-    }))
-}
-
-#[graphql_object(context = Context, scalar = Scalar)]
-impl ArtifactType {
-    fn id(&self) -> ID {
-        let Self {
-            entity,
-            project,
-            name,
-        } = self;
-        ids::encode(
-            Kind::ArtifactType,
-            format_args!("{entity}:{project}:{name}"),
-        )
-    }
-
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn description() -> Option<String> {
-        None
-    }
-
-    /// That of its first collection.
-    fn created_at(&self, context: &Context) -> Answer<Option<DateTime>> {
-        let name = Some(self.name.as_str());
-        let all = context.queue.collections(&self.entity, &self.project, name);
-        let first = context.told(all)?.into_iter().next();
-        Ok(first.map(|collection| DateTime(collection.created_at)))
-    }
-
-    fn artifact_collection(
-        &self,
-        context: &Context,
-        name: String,
-    ) -> Answer<Option<ArtifactCollectionValue>> {
-        let found = context.queue.collection(&self.entity, &self.project, &name);
-        Ok(context
-            .told(found)?
-            .filter(|collection| collection.artifact_type == self.name)
-            .map(|collection| ArtifactSequence(collection).into()))
-    }
-
-    fn artifact_collections(
-        &self,
-        context: &Context,
-        after: Option<String>,
-        first: Option<i32>,
-        filters: Option<JsonString>,
-        order: Option<String>,
-    ) -> Answer<ArtifactCollectionConnection> {
-        collection::refuse_order(filters, order)?;
-        let name = Some(self.name.as_str());
-        let place = (self.entity.as_str(), self.project.as_str());
-        collection::of_project(context, place, name, after.as_deref(), first)
-    }
-}
-
-/// The types of a project's artifacts, on one page: there are few.
-#[derive(GraphQLObject)]
-#[graphql(context = Context, scalar = Scalar)]
-pub struct ArtifactTypeConnection {
-    edges: Vec<ArtifactTypeEdge>,
-    page_info: PageInfo,
-}
-
-/// A type on a page.
-#[derive(GraphQLObject)]
-#[graphql(context = Context, scalar = Scalar)]
-struct ArtifactTypeEdge {
-    node: ArtifactType,
-}
-
-/// The types of a project's artifacts.
-pub fn types(context: &Context, entity: &str, project: &str) -> Answer<ArtifactTypeConnection> {
-    let all = context.told(context.queue.collections(entity, project, None))?;
-    let mut names: Vec<String> = all
-        .into_iter()
-        .map(|collection| collection.artifact_type)
-        .collect();
-    names.sort();
-    names.dedup();
-    let edge = |name| ArtifactTypeEdge {
-        node: ArtifactType {
-            entity: entity.to_owned(),
-            project: project.to_owned(),
-            name,
-        },
-    };
-    Ok(ArtifactTypeConnection {
-        edges: names.into_iter().map(edge).collect(),
-        page_info: PageInfo {
-            end_cursor: None,
-            has_next_page: false,
-        },
-    })
-}
-
 /// Who made an artifact.
 #[derive(GraphQLUnion)]
 #[graphql(context = Context, scalar = Scalar)]
@@ -215,11 +98,7 @@ impl Artifact {
     }
 
     fn artifact_type(&self) -> ArtifactType {
-        ArtifactType {
-            entity: self.0.collection.entity.clone(),
-            project: self.0.collection.project.clone(),
-            name: self.0.collection.artifact_type.clone(),
-        }
+        ArtifactType::of(&self.0.collection)
     }
 
     fn description(&self) -> Option<&str> {

@@ -219,7 +219,7 @@ impl Run {
     }
 
     /// All of a history is live here: none of it is in files of another format.
-    fn parquet_history(&self, live_keys: Option<Vec<String>>) -> ParquetHistory {
+    fn parquet_history(live_keys: Option<Vec<String>>) -> ParquetHistory {
         let _ = live_keys;
         ParquetHistory::none()
     }

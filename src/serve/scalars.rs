@@ -134,6 +134,10 @@ pub struct Int64(pub i64);
 mod int64 {
     use super::{Int64, Scalar};
 
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "juniper calls it with a reference"
+    )]
     pub(super) fn to_output(number: &Int64) -> Scalar {
         i32::try_from(number.0).map_or(Scalar::Long(number.0), Scalar::Int)
     }

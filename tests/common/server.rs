@@ -27,12 +27,17 @@ impl Server {
 
     /// [`Server::start`] at an address.
     pub fn start_at(folder: &Path, address: &str) -> Server {
+        Server::start_with(folder, &["--listen", address])
+    }
+
+    /// [`Server::start`] with these arguments, which say where it listens.
+    pub fn start_with(folder: &Path, arguments: &[&str]) -> Server {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(folder.join("serve.err"))
             .expect("a file");
-        let mut child = command(folder, &["serve", "--listen", address])
+        let mut child = command(folder, &[&["serve"], arguments].concat())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -1,10 +1,13 @@
 //! `launch-agent serve`: its bounds, who gets in, and the queue over the wire.
 
+mod artifacts;
 mod bounds;
+mod files;
 mod guardrails;
 mod keys;
 mod load;
 mod ours;
+mod runs;
 
 mod stranger;
 mod wire;

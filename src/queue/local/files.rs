@@ -249,7 +249,9 @@ pub fn keep(
     if !is_there {
         let home = place.parent().unwrap_or(folder);
         make_folder(home).map_err(refused)?;
-        fs::rename(&file.0, &place).map_err(refused)?;
+        file.0
+            .persist(&place)
+            .map_err(|failed| refused(failed.error))?;
         // The file's name has to outlive a power cut as well as its bytes do.
         File::open(home)
             .and_then(|folder| folder.sync_all())

@@ -182,8 +182,8 @@ pub struct CommitArtifactInput {
 /// Commits an artifact, if all that its manifest names has come.
 pub fn commit(context: &Context, input: CommitArtifactInput) -> Answer<CreateArtifactPayload> {
     let artifact = need(context, &input.artifact_id)?;
-    let content = context.told(context.queue.manifest_content(artifact.id))?;
-    let Some((id, blob)) = content else {
+    let uploaded = context.told(context.queue.manifest_content(artifact.id))?;
+    let Some((id, blob)) = uploaded else {
         return refuse("the manifest of the artifact was not uploaded");
     };
     let document = context.told(context.queue.open_blob(&blob))?;

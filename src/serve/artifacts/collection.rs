@@ -62,7 +62,7 @@ impl ArtifactSequence {
         &self.0.name
     }
 
-    fn description(&self) -> Option<String> {
+    fn description() -> Option<String> {
         None
     }
 
@@ -74,7 +74,7 @@ impl ArtifactSequence {
         DateTime(self.0.created_at)
     }
 
-    fn state(&self) -> &str {
+    fn state() -> &'static str {
         "READY"
     }
 
@@ -84,19 +84,15 @@ impl ArtifactSequence {
     }
 
     fn default_artifact_type(&self) -> ArtifactType {
-        ArtifactType {
-            entity: self.0.entity.clone(),
-            project: self.0.project.clone(),
-            name: self.0.artifact_type.clone(),
-        }
+        ArtifactType::of(&self.0)
     }
 
-    fn digest_algorithm(&self) -> super::ArtifactDigestAlgorithm {
+    fn digest_algorithm() -> super::ArtifactDigestAlgorithm {
         super::ArtifactDigestAlgorithm::ManifestMd5
     }
 
     /// There are no tags here.
-    fn tags(&self) -> TagConnection {
+    fn tags() -> TagConnection {
         TagConnection { edges: Vec::new() }
     }
 

@@ -90,10 +90,9 @@ impl LocalQueue {
                 return Ok(Posted::NoRun);
             };
             let bytes = post.bytes();
-            if bytes > 0 && files::stored_bytes(db)?.saturating_add(bytes) > quota {
-                return Ok(Posted::Full);
-            }
-            for chunk in &post.chunks {
+            // Without room the lines are lost, but not that the run lives, or how it ended.
+            let is_full = bytes > 0 && files::stored_bytes(db)?.saturating_add(bytes) > quota;
+            for chunk in post.chunks.iter().filter(|_| !is_full) {
                 write_chunk(db, run, chunk)?;
             }
             heartbeat(db, run, post, now())?;
@@ -105,6 +104,9 @@ impl LocalQueue {
                 .query_row([run], |row| row.get(0))?;
             if let Some(code) = post.exit_code {
                 end(db, run, code, now())?;
+            }
+            if is_full {
+                return Ok(Posted::Full);
             }
             Ok(Posted::Done { stopped })
         })
