@@ -20,12 +20,7 @@ pub struct ServeArgs {
 #[derive(Debug, Args)]
 pub struct ListenArgs {
     /// Where to listen. Anything but this machine's own addresses sends keys in the clear: put TLS in front
-    #[arg(
-        long,
-        value_name = "ADDRESS:PORT",
-        default_value = "127.0.0.1:8080",
-        env = "LAUNCH_AGENT_LISTEN"
-    )]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
     /// The address that clients use, when a proxy is in front [default: what their requests name]

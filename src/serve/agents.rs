@@ -15,6 +15,12 @@ use crate::queue::{AgentId, AgentInfo, AgentStatus};
 /// The longest message of a failure that is kept, in characters: an agent may send a whole log.
 const MESSAGE: usize = 20_000;
 
+/// How much of an agent's settings is kept, in bytes of JSON, how long the name of its machine may be and how many files
+/// may tell of a failure.
+const CONFIG: usize = 64 * 1024;
+const HOSTNAME: usize = 255;
+const FILES: usize = 100;
+
 /// An agent of an entity that the caller is a member of.
 pub struct LaunchAgent(Agent);
 
@@ -121,6 +127,11 @@ pub fn create(
         ));
     }
     let config = input.agent_config.map_or(Value::Null, |config| config.0);
+    if config.to_string().len() > CONFIG || input.hostname.len() > HOSTNAME {
+        return refuse(format!(
+            "an agent says of itself at most {CONFIG} bytes of settings and a host name of {HOSTNAME}"
+        ));
+    }
     let info = AgentInfo {
         hostname: input.hostname,
         pid: 0,
@@ -261,7 +272,12 @@ pub fn fail(context: &Context, input: RunQueueItemMessageInput) -> Answer<Succes
     let failure = RemoteFailure {
         stage: read_stage(&input.stage)?,
         message: input.message.chars().take(MESSAGE).collect(),
-        files: input.file_paths.unwrap_or_default(),
+        files: input
+            .file_paths
+            .unwrap_or_default()
+            .into_iter()
+            .take(FILES)
+            .collect(),
     };
     let success = context.told(context.queue.fail_remote(&item.id, &failure))?;
     Ok(SuccessPayload {

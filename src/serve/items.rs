@@ -16,6 +16,10 @@ use crate::queue::{Item, ItemId, ItemState, Priority, Push};
 /// How many items a page has when nobody says.
 const PAGE: usize = 100;
 
+/// The longest launch spec, in bytes of JSON: what is in it becomes the environment and the command line of a process,
+/// which hold no more.
+const SPEC: usize = 1024 * 1024;
+
 /// An item.
 pub struct RunQueueItem(Item);
 
@@ -203,6 +207,9 @@ fn push(
     let Value::Object(mut spec) = spec else {
         return refuse("the launch spec is not a JSON object");
     };
+    if serde_json::to_string(&spec).is_ok_and(|text| text.len() > SPEC) {
+        return refuse(format!("the launch spec is longer than {SPEC} bytes"));
+    }
     let entity = settle_entity(context, &mut spec, &queue)?;
     context.need_member(&entity)?;
     // Who pushed is what the key says, whatever the spec says.

@@ -1,10 +1,27 @@
-"""`launch-agent -q QUEUE` polls the server over the same wire: several processes at once, each with a home of its own."""
+"""`launch-agent -q QUEUE` polls the server over the same wire: several processes at once, each with a home of its own,
+and all but the first in a network namespace of its own, as on another machine. That needs root."""
 
 import os
+import pathlib
 import subprocess
+import sys
+import tempfile
 
 from agents import REPORTS, agents, ended, item_of, push as push_to, stop
 from harness import wait_for
+from relay import Relay
+
+# Beside the agent its end of the relay runs, which ends with it.
+WITH_RELAY = """
+ip link set lo up
+"$0" "$1" "$2" "$3" & relay=$!
+shift 3
+"$@" & agent=$!
+trap 'kill $agent' TERM
+while kill -0 $agent 2>/dev/null; do wait $agent; code=$?; done
+kill $relay
+exit $code
+"""
 
 PROCESSES = 3
 JOBS = 9
@@ -14,7 +31,24 @@ def run(server, report):
     # Options that W&B's own agent refuses, and that a docker queue needs.
     config = {"env": ["FROM_QUEUE=1"], "init": True, "network": "host"}
     server.api().create_run_queue("ours", "local-container", entity="team", config=config)
-    processes = [start(server, f"ours-{number}") for number in range(PROCESSES)]
+    port = int(server.url.rsplit(":", 1)[1])
+    # The path of a unix socket must be short.
+    socket = pathlib.Path(tempfile.mkdtemp()) / "relay"
+    Relay(socket, port)
+    elsewhere = [
+        "unshare",
+        "--net",
+        "sh",
+        "-c",
+        WITH_RELAY,
+        sys.executable,
+        str(pathlib.Path(__file__).with_name("relay.py")),
+        str(socket),
+        str(port),
+    ]
+    processes = [
+        start(server, f"ours-{number}", elsewhere if number else []) for number in range(PROCESSES)
+    ]
     known = wait_for(
         "the agents",
         lambda: (found := [a for a in agents(server) if a["queues"] == ["team/ours"]])
@@ -52,11 +86,11 @@ def push(server, image, args):
     return push_to(server, image, args, queue="ours")
 
 
-def start(server, name):
+def start(server, name, within):
     home = server.folder / name
     home.mkdir()
     process = subprocess.Popen(
-        [os.environ.get("LAUNCH_AGENT_AGENT", server.binary), "-q", "ours", "-e", "team", "-j", "2"],
+        [*within, os.environ.get("LAUNCH_AGENT_AGENT", server.binary), "-q", "ours", "-e", "team", "-j", "2"],
         stdout=(server.folder / f"{name}.out").open("w"),
         stderr=(server.folder / f"{name}.log").open("w"),
         env={**server.environment(), "HOME": str(home)},

@@ -35,16 +35,20 @@ fn closed() -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-/// The sample of the first version is kept for ever: whatever comes later must read it.
+/// A queue of a sample that is kept for ever: whatever comes later must read it.
+fn sample(folder: &Path, sql: &str) -> LocalQueue {
+    let path = folder.join("queue.db");
+    Connection::open(&path)
+        .expect("a database")
+        .execute_batch(sql)
+        .expect("the sample");
+    LocalQueue::open(&path).expect("a queue")
+}
+
 #[test]
 fn a_database_of_the_first_version_is_read() {
     let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("queue.db");
-    Connection::open(&path)
-        .expect("a database")
-        .execute_batch(include_str!("../fixtures/queue-v1.sql"))
-        .expect("the sample");
-    let queue = LocalQueue::open(&path).expect("a queue");
+    let queue = sample(folder.path(), include_str!("../fixtures/queue-v1.sql"));
 
     let [train] = queue.queues().expect("queues").try_into().expect("one");
     assert_eq!(train.definition.name, "train");
@@ -74,6 +78,48 @@ fn a_database_of_the_first_version_is_read() {
         ["`resource_args.kubernetes` is not for docker: left out"]
     );
     assert_eq!(Admin::push(&queue, "train", "a:1", None).0, "6");
+}
+
+#[test]
+fn what_was_made_before_there_were_entities_belongs_to_local() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let queue = sample(folder.path(), include_str!("../fixtures/queue-v1.sql"));
+    let names = |entity: &str| -> Vec<String> {
+        let queues = queue.queues_of(entity).expect("queues").into_iter();
+        queues.map(|status| status.definition.name).collect()
+    };
+    assert_eq!(names("local"), ["train"]);
+    assert_eq!(names("lab"), [""; 0]);
+    assert!(
+        queue
+            .agents()
+            .expect("agents")
+            .iter()
+            .all(|agent| agent.entity == "local" && !agent.stop_polling)
+    );
+    assert_eq!(queue.keys().expect("keys"), []);
+}
+
+#[test]
+fn a_database_of_the_second_version_is_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let queue = sample(folder.path(), include_str!("../fixtures/queue-v2.sql"));
+    let key = format!("{}c0de", "5".repeat(36));
+    let ada = queue.caller(&key).expect("an answer").expect("a caller");
+    assert_eq!((ada.user.as_str(), ada.entities.len()), ("ada", 2));
+    let [gpu] = queue
+        .queues_of("lab")
+        .expect("queues")
+        .try_into()
+        .expect("one");
+    assert_eq!(gpu.definition.name, "lab/gpu");
+    assert_eq!(gpu.created_by, "ada");
+    assert_eq!((gpu.pending, gpu.running, gpu.ended), (0, 1, 2));
+    assert_eq!(queue.queues_of("local").expect("queues").len(), 1);
+    let run = queue.run("lab", "Vision", "k2j4h6g8").expect("an answer");
+    assert_eq!(run.expect("a run").state, "finished");
+    let next = Admin::push(&queue, "lab/gpu", "a:1", None);
+    assert_eq!(next.0, "9");
 }
 
 #[test]

@@ -64,6 +64,10 @@ fn what_a_team_member_can_change_is_what_the_templates_say() {
         let message = super::text(&answer["errors"][0]["message"]);
         assert!(message.contains(says), "{values}: {message}");
     }
+    let mut long = spec.clone();
+    long["overrides"] = json!({"args": ["x".repeat(2_000_000)]});
+    let message = push(json!({"cpus": 1}), &long)["errors"][0]["message"].to_string();
+    assert!(message.contains("longer than 1048576 bytes"), "{message}");
     let mut own = spec.clone();
     own["resource_args"] = json!({"local-container": {"privileged": true}});
     let answer = push(json!({"cpus": 1}), &own);

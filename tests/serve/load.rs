@@ -29,7 +29,7 @@ impl Size {
             std::env::var(name).map_or(usual, |text| text.parse().expect("a number"))
         };
         Size {
-            items: number("LOAD_ITEMS", 600),
+            items: number("LOAD_ITEMS", 1_000),
             kills: number("LOAD_KILLS", 3),
             agents: 8,
             pushers: 4,

@@ -4,6 +4,7 @@ mod agents;
 mod keys;
 mod runs;
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,13 +59,8 @@ fn serve(args: &ListenArgs, environment: &Environment) -> Result<ExitCode> {
         "serving {} at http://{address}",
         queue.path().display()
     ));
-    if !address.ip().is_loopback() {
-        say(format_args!(
-            "whoever can reach {address} can try keys, and reads those of others on the way: this is HTTP without TLS. \
-             Let a proxy with a certificate listen instead (Caddy: `launch.example.org {{ reverse_proxy 127.0.0.1:{port} }}`), \
-             and start this with `--listen 127.0.0.1:{port} --public-url https://launch.example.org`",
-            port = address.port()
-        ));
+    if let Some(warning) = warning(address) {
+        say(warning);
     }
     let _housekeeping =
         Housekeeping::start(Arc::clone(&queue), Duration::from_secs(args.lost_after))?;
@@ -75,4 +71,37 @@ fn serve(args: &ListenArgs, environment: &Environment) -> Result<ExitCode> {
     )?))?;
     say("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// What it means to listen at an address that other machines reach; nothing for one that they do not.
+fn warning(address: SocketAddr) -> Option<String> {
+    let port = address.port();
+    (!address.ip().is_loopback()).then(|| {
+        format!(
+            "whoever can reach {address} can try keys, and reads those of others on the way: this is HTTP without TLS. \
+             Let a proxy with a certificate listen instead (`caddy reverse-proxy --from launch.example.org --to \
+             127.0.0.1:{port}`), and start this with `--listen 127.0.0.1:{port} --public-url \
+             https://launch.example.org`"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_address_that_others_reach_comes_with_a_warning() {
+        for (address, warns) in [
+            ("127.0.0.1:8080", false),
+            ("127.0.0.2:1", false),
+            ("[::1]:8080", false),
+            ("0.0.0.0:8080", true),
+            ("[::]:8080", true),
+            ("10.0.0.1:80", true),
+        ] {
+            let said = warning(address.parse().expect("an address"));
+            assert_eq!(said.is_some(), warns, "{address}");
+        }
+    }
 }
