@@ -127,8 +127,13 @@ fn the_server_stops_our_agent() {
         machine.read("agent.err").contains("polling")
     });
     let log = machine.read("agent.err");
-    let id = log.rsplit(" as ").next().expect("an id").trim().to_owned();
-    lab.server.cli(&["serve", "agent", "stop", &id]);
+    let id = log.rsplit(" as ").next().expect("an id").trim();
+    let listed = lab.server.cli(&["serve", "agent", "list", "--json"]);
+    let agents: Value = serde_json::from_str(&listed).expect("JSON");
+    let name = agents[0]["id"]
+        .as_str()
+        .unwrap_or_else(|| panic!("no id in {listed}"));
+    lab.server.cli(&["serve", "agent", "stop", name]);
     assert_eq!(
         agent.wait(&machine),
         Some(0),
