@@ -160,7 +160,11 @@ impl Run {
         DateTime(self.0.heartbeat_at)
     }
 
+    /// A client that begins a run anew writes its history behind these; one that resumes it has asked before.
     fn history_line_count(&self, context: &Context) -> Answer<i32> {
+        if self.0.is_blank {
+            return Ok(0);
+        }
         history::count(context, self.0.id, Stream::History)
     }
 

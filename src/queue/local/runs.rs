@@ -72,6 +72,8 @@ pub struct Run {
     pub commit: Option<String>,
     /// How its program ended.
     pub exit_code: Option<i32>,
+    /// It began anew, and no line of its history came since.
+    pub is_blank: bool,
 }
 
 const RUN: &str = "SELECT runs.*, entity, projects.name AS project_name, \
@@ -288,5 +290,8 @@ fn read(row: &Row<'_>) -> Result<Run, Trouble> {
         sweep: row.get("sweep")?,
         commit: row.get("git_commit")?,
         exit_code: row.get("exit_code")?,
+        is_blank: texts(&row.get::<_, String>("began_anew")?, &place)?
+            .iter()
+            .any(|stream| stream == "history"),
     })
 }
