@@ -493,12 +493,39 @@ fn the_commands_are_the_same_over_w_and_b() {
         .code(6)
         .says("did you mean `new`?");
     sandbox
-        .run(&["push", "-q", "new", "-p", "p", "-d", "job:1", "--wait"])
-        .code(3)
-        .says("--wait")
-        .says("--local");
-    sandbox
         .run(&["item", "cancel", id])
         .code(3)
         .says("this is for the embedded queue");
+}
+
+#[test]
+fn push_waits_for_the_run_that_the_item_becomes() {
+    let stage = Stage::new("");
+    for (state, code) in [("finished", 0), ("failed", 1)] {
+        let before = stage.peer.model().items.len();
+        let mut waiting = stage
+            .sandbox
+            .command(&["push", "-q", "q", "-p", "Proj", "-d", "job:1", "--wait"])
+            .spawn()
+            .expect("it starts");
+        stage
+            .peer
+            .wait_for("the push", |model| model.items.len() > before);
+        {
+            let mut model = stage.peer.model();
+            "CLAIMED".clone_into(&mut model.items[before].state);
+            model.items[before].run = Some(format!("run-{state}"));
+            model.set_run("me", "proj", &format!("run-{state}"), "running");
+        }
+        assert_eq!(waiting.try_wait().expect("waited"), None);
+        stage
+            .peer
+            .model()
+            .set_run("me", "proj", &format!("run-{state}"), state);
+        assert_eq!(
+            waiting.wait().expect("waited").code(),
+            Some(code),
+            "{state}"
+        );
+    }
 }

@@ -1,6 +1,7 @@
 //! `launch-agent push`: makes a launch spec as `wandb launch` does and adds it to a queue.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -14,28 +15,26 @@ use crate::launch::docker_options::OptionTable;
 use crate::launch::spec::{DOCKER_RESOURCES, Object, kind_of};
 use crate::launch::template::Schemas;
 use crate::queue::local::LocalQueue;
+use crate::queue::wandb::Client;
+use crate::queue::wandb::transport::is_unreachable;
 use crate::queue::{Item, ItemId, ItemState, Priority, Push, QueueClient};
 
+/// How often W&B is asked how a run is doing.
+const RUN_CHECK: Duration = Duration::from_secs(2);
+
 pub fn run(args: &PushArgs, environment: &Environment) -> Result<ExitCode> {
-    let local = if args.wait {
-        Some(local_queue_to_follow(args, environment)?)
-    } else {
-        None
-    };
     let client = input::queue_client(&args.backend, args.entity.as_deref(), environment)?;
     let spec = spec(args, client.as_ref(), environment)?;
     let priority = args.priority.as_deref().map(str::parse::<Priority>);
     let priority = priority.transpose()?;
     let variables = client.queue(&args.queue)?.definition.template_variables;
-    let pushed = client.push(
-        &Push {
-            queue: args.queue.clone(),
-            spec,
-            template_values: input::template_values(&args.set_var, &Schemas::parse(&variables)?)?,
-            priority,
-        },
-        &engine::run_help,
-    )?;
+    let push = Push {
+        queue: args.queue.clone(),
+        spec,
+        template_values: input::template_values(&args.set_var, &Schemas::parse(&variables)?)?,
+        priority,
+    };
+    let pushed = client.push(&push, &engine::run_help)?;
     super::warn(&pushed.warnings);
     say(format_args!(
         "pushed item {} to queue {} ({})",
@@ -43,8 +42,8 @@ pub fn run(args: &PushArgs, environment: &Environment) -> Result<ExitCode> {
         args.queue,
         client.place()
     ));
-    if let Some(local) = local {
-        return wait(&local, &pushed.id);
+    if args.wait {
+        return wait(args, &push, &pushed.id, environment);
     }
     if args.json {
         let item = items::to_json(client.as_ref(), &client.item(&pushed.id)?)?;
@@ -55,12 +54,59 @@ pub fn run(args: &PushArgs, environment: &Environment) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn local_queue_to_follow(args: &PushArgs, environment: &Environment) -> Result<LocalQueue> {
-    input::local_queue(&args.backend, environment).map_err(|error| error.within("--wait"))
+fn wait(args: &PushArgs, push: &Push, id: &ItemId, environment: &Environment) -> Result<ExitCode> {
+    let config = AgentConfig::for_command(&args.backend, environment)?;
+    if config.backend.value == Backend::Wandb {
+        let client = input::wandb_client(&config, args.entity.as_deref(), environment)?;
+        return wait_for_run(&client, push, id);
+    }
+    wait_for_item(&input::local_queue(&args.backend, environment)?, id)
+}
+
+/// Waits for the end of the run that an item of W&B becomes. Its log and its exit code are in W&B, so all that is
+/// told here is whether it succeeded. A server that does not answer for a while is waited for too.
+fn wait_for_run(client: &Client, push: &Push, id: &ItemId) -> Result<ExitCode> {
+    let text = |key: &str| {
+        push.spec
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    let (entity, project) = (text("entity"), text("project").to_lowercase());
+    let mut said = false;
+    loop {
+        let item = match client.item(id) {
+            Err(error) if !is_unreachable(&error) => return Err(error),
+            other => other.ok(),
+        };
+        if item.as_ref().is_some_and(|item| item.state == "FAILED") {
+            say(format_args!("item {id} failed; W&B shows why at the queue"));
+            return Ok(ExitCode::FAILURE);
+        }
+        if let Some(run) = item.and_then(|item| item.run_id) {
+            if !std::mem::replace(&mut said, true) {
+                say(format_args!("item {id} is run {entity}/{project}/{run}"));
+            }
+            match client
+                .run_state(entity, &project, &run)
+                .ok()
+                .flatten()
+                .as_deref()
+            {
+                Some("finished") => return Ok(ExitCode::SUCCESS),
+                Some(state @ ("failed" | "crashed" | "killed")) => {
+                    say(format_args!("run {run} {state}"));
+                    return Ok(ExitCode::FAILURE);
+                }
+                _ => {}
+            }
+        }
+        std::thread::sleep(RUN_CHECK);
+    }
 }
 
 /// Prints the job's log until it ends. Whoever stops waiting stops nothing else.
-fn wait(queue: &LocalQueue, id: &ItemId) -> Result<ExitCode> {
+fn wait_for_item(queue: &LocalQueue, id: &ItemId) -> Result<ExitCode> {
     let item = queue.item(id)?;
     let nobody = queue
         .queue(&item.queue)?

@@ -28,6 +28,11 @@ const SWEEP: &str = "query GetSweepState($entity: String, $project: String, $swe
   project(name: $project, entityName: $entity) { sweep(sweepName: $sweep) { state } }
 }";
 
+pub(super) const RUN_STATE: &str =
+    "query RunState($project: String!, $entity: String!, $name: String!) {
+  project(name: $project, entityName: $entity) { run(name: $name) { state } }
+}";
+
 /// What it takes to talk to W&B.
 #[derive(Debug, Clone)]
 pub struct Connection {
@@ -226,6 +231,13 @@ impl Client {
                 .hint(format!("its queues: {}", names.join(", ")))
                 .closest(name, names)
         })
+    }
+
+    /// The state of a run, such as `running` or `finished`; `None` when there is no such run yet.
+    pub fn run_state(&self, entity: &str, project: &str, run: &str) -> Result<Option<String>> {
+        let variables = json!({"entity": entity, "project": project, "name": run});
+        let data = self.transport.repeated(RUN_STATE, &variables)?;
+        Ok(text(&data["project"]["run"], "state"))
     }
 
     /// The state of a sweep, such as `RUNNING` or `PAUSED`; `None` when there is no such sweep.

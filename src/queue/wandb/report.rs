@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::admin::RemoteItem;
-use super::client::{Client, text};
+use super::client::{Client, RUN_STATE, text};
 use super::files::{AgentRuns, File};
 use super::{Ack, Held};
 use crate::failure::{Failure, Kind, Result, Stage};
@@ -31,10 +31,6 @@ const FAIL: &str = "mutation failRunQueueItem($runQueueItemId: ID!, $message: St
 
 const WARN: &str = "mutation updateRunQueueItemWarning($runQueueItemId: ID!, $message: String!, $stage: String!, $filePaths: [String!]) {
   updateRunQueueItemWarning(input: {runQueueItemId: $runQueueItemId, message: $message, stage: $stage, filePaths: $filePaths}) { success }
-}";
-
-const RUN_STATE: &str = "query RunState($project: String!, $entity: String!, $name: String!) {
-  project(name: $project, entityName: $entity) { run(name: $name) { state } }
 }";
 
 /// One file of the outbox.
