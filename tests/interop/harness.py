@@ -182,7 +182,7 @@ class Server:
         head = (
             "# Every operation that wandb 0.31.0 sent, and how it was answered\n\n"
             "Written by `scripts/interop --update`, and compared by `scripts/interop`. `data` is an answer with\n"
-            "something in it, `null` one without; the others are errors, in the server's words up to their first name.\n\n"
+            "something in it, `null` one without; the others are errors, in the server's words without their names.\n\n"
             "| operation | answers |\n| --- | --- |\n"
         )
         return head + "\n".join(rows) + "\n"
@@ -195,5 +195,6 @@ def general(answer):
     if kind == "400":
         return f"400 {words}"
     if kind == "error":
-        return "error: " + re.split(r"[`:(]", words)[0].strip()
+        words = re.sub(r"`[^`]*`", "`..`", words.split(" (hint")[0].split("\\n")[0])
+        return f"error: {words}".replace("|", "\\|")
     return answer

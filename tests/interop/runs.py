@@ -127,7 +127,7 @@ def again(server, report):
 def stops(server, report):
     words, environment = docker(server, "stopped", WAITS)
     process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
+    server.started.append(process)
     import wandb
 
     def running():

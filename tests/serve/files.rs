@@ -234,3 +234,17 @@ fn another_entitys_files_are_not_there() {
     assert_eq!(data["project"], Value::Null);
     assert_eq!(files(&client, &json!({})).len(), 1);
 }
+
+#[test]
+fn a_file_of_a_run_that_is_gone_has_no_place() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, client) = served(folder.path());
+    let id = begin(&client, "r1");
+    let put = upload_path(&client, "r1", "a.txt");
+    nobody(&server).request("PUT", &put, "", b"a");
+    let delete = "mutation d($id: ID!) { deleteRun(input: {id: $id}) { clientMutationId } }";
+    client.data(delete, &json!({"id": id}));
+    assert!(stored(folder.path()).is_empty(), "its files went with it");
+    assert_eq!(nobody(&server).request("PUT", &put, "", b"b").0, 404);
+    assert!(stored(folder.path()).is_empty());
+}

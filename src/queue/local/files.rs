@@ -125,6 +125,15 @@ impl LocalQueue {
     pub fn keep_run_file(&self, run: i64, name: &str, blob: &Blob, file: Complete) -> Result<()> {
         let folder = self.files_path();
         self.write(|db| {
+            // Asked first: what was moved into its place would stay there when the row cannot be written.
+            let is_there: bool = db.query_row(
+                "SELECT EXISTS (SELECT 1 FROM runs WHERE id = ?1)",
+                [run],
+                |row| row.get(0),
+            )?;
+            if !is_there {
+                return Err(Error::new(Kind::NotFound, "the run is gone").into());
+            }
             keep(db, &folder, blob, file)?;
             let old: Option<String> = db
                 .query_row(

@@ -179,6 +179,9 @@ pub struct CommitArtifactInput {
     client_mutation_id: Option<String>,
 }
 
+/// The largest manifest that is read: some hundred thousand files.
+const MANIFEST_BYTES: u64 = 64 * 1024 * 1024;
+
 /// Commits an artifact, if all that its manifest names has come.
 pub fn commit(context: &Context, input: CommitArtifactInput) -> Answer<CreateArtifactPayload> {
     let artifact = need(context, &input.artifact_id)?;
@@ -186,6 +189,9 @@ pub fn commit(context: &Context, input: CommitArtifactInput) -> Answer<CreateArt
     let Some((id, blob)) = uploaded else {
         return refuse("the manifest of the artifact was not uploaded");
     };
+    if blob.size > MANIFEST_BYTES {
+        return refuse("the manifest of the artifact is larger than 64 MiB");
+    }
     let document = context.told(context.queue.open_blob(&blob))?;
     let document = match serde_json::from_reader(std::io::BufReader::new(document)) {
         Ok(document) => document,

@@ -8,7 +8,10 @@ use super::super::rows::texts;
 use super::super::trouble::Trouble;
 use super::super::{LocalQueue, files, now};
 use super::{end_item, run_number};
-use crate::failure::Result;
+use crate::failure::{Error, Result};
+
+/// What is read at once takes no more memory than this. Fewer lines than asked for would look like all there are.
+const MOST_BYTES: usize = 64 * 1024 * 1024;
 
 /// What the lines are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,13 +199,22 @@ fn select(
     values: impl rusqlite::Params,
 ) -> Result<Vec<Line>, Trouble> {
     let mut statement = db.prepare_cached(sql)?;
-    let lines = statement.query_map(values, |row| {
-        Ok(Line {
+    let mut rows = statement.query(values)?;
+    let (mut lines, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        let line = Line {
             number: row.get(0)?,
             text: row.get(1)?,
-        })
-    })?;
-    Ok(lines.collect::<rusqlite::Result<_>>()?)
+        };
+        bytes += line.text.len();
+        if bytes > MOST_BYTES {
+            return Err(
+                Error::input("these lines take more than 64 MiB; ask for fewer at once").into(),
+            );
+        }
+        lines.push(line);
+    }
+    Ok(lines)
 }
 
 fn write_chunk(db: &Transaction<'_>, run: i64, chunk: &Chunk) -> Result<(), Trouble> {
