@@ -18,6 +18,9 @@ use crate::queue::Exit;
 /// Exit codes of `docker run` that are docker's own: it refused; the command cannot be run; it was not found.
 const DOCKERS_OWN: std::ops::RangeInclusive<i32> = 125..=127;
 
+/// What docker gives for a process that SIGKILL ended.
+const KILLED: i32 = 128 + 9;
+
 /// How often a container is looked at that has outlived its client.
 const WATCH: Duration = Duration::from_secs(2);
 
@@ -121,9 +124,28 @@ fn run_container(
         |bytes| log.output(bytes),
     );
     doing(None);
-    let end = find_end(&container.cidfile, begun, ending?, log);
+    let mut end = find_end(&container.cidfile, begun, ending?, log);
+    if let Ok(end) = &mut end
+        && stop.reason().is_none()
+    {
+        look_for_want_of_memory(&container.name, begun, end);
+    }
     stop.now(Activity::Between);
     end
+}
+
+/// The engine hears of a kill for want of memory apart from the end of the container, and sometimes later: a SIGKILL
+/// that nobody here sent is looked into for a second.
+fn look_for_want_of_memory(container: &str, begun: Timestamp, end: &mut End) {
+    for _ in 0..5 {
+        if end.exit.code != KILLED || end.exit.oom_killed {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        if let Ok(Some(again)) = engine::end_from_events(container, begun - 1.minute()) {
+            end.exit.oom_killed = again.exit.oom_killed;
+        }
+    }
 }
 
 /// The true end of a container, whatever became of the client that followed it.
