@@ -12,7 +12,7 @@
 //!
 //! # One job's path
 //!
-//! `queue.pop` → [`launch::spec`] reads the spec → [`launch::plan`] settles options, macros and environment and
+//! `queue.poll` → [`launch::spec`] reads the spec → [`launch::plan`] settles options, macros and environment and
 //! makes the command → `queue.ack` → [`host::runner`] provides the image, runs the container and finds out how it
 //! ended → `queue.finish`. Everything that a job runs is a [`launch::command::CommandLine`], which prints as
 //! exactly what it runs.
