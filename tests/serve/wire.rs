@@ -158,7 +158,9 @@ fn an_agent_is_heard_and_told_to_stop() {
         (&agents[0]["entity"], &agents[0]["user"]),
         (&json!("team"), &json!("alice"))
     );
-    server.cli(&["serve", "agent", "stop", &id]);
+    assert_eq!(seen["id"], id.as_str());
+    // As W&B's own agent writes it in its log.
+    server.cli(&["serve", "agent", "stop", &format!("agent-{id}")]);
     assert_eq!(look()["stopPolling"], true);
     assert_eq!(team.pop("q", &agent), Value::Null, "it takes nothing more");
 }
