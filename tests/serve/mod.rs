@@ -7,6 +7,7 @@ mod files;
 mod guardrails;
 mod keys;
 mod load;
+mod operations;
 mod ours;
 mod runs;
 mod stranger;
