@@ -13,9 +13,9 @@ use crate::config::AgentConfig;
 use crate::failure::{AtStage, Error, Failure, Kind, Result, Stage};
 use crate::host::engine::{self, End};
 use crate::host::logs::{JobLog, LogFile, Redactor, TerminalLines};
-use crate::host::runner;
 use crate::host::stop::{Activity, Stop};
-use crate::launch::plan::{self, Context, Plan};
+use crate::host::{images, runner};
+use crate::launch::plan::{self, Context, Place, Plan};
 use crate::launch::spec::LaunchSpec;
 use crate::queue::{AgentId, Ended, Outcome, RunQueueItem, Started, spell_duration};
 
@@ -189,7 +189,9 @@ impl Job {
     }
 
     fn carry_out(&self, plan: &Plan, log: &mut JobLog) -> Result<End, Failure> {
-        runner::provide_image(plan, log, &self.stop).at(Stage::Build)?;
+        if let Place::Container(container) = &plan.place {
+            images::provide(&container.image, log, &self.stop).at(Stage::Build)?;
+        }
         runner::run(plan, log, &self.stop).at(Stage::Run)
     }
 

@@ -1,6 +1,7 @@
 //! Does. The only room that touches this machine: it spawns, streams, stops, and writes logs.
 
 pub mod engine;
+pub mod images;
 pub mod logs;
 pub mod process;
 pub mod runner;

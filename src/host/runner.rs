@@ -1,4 +1,5 @@
-//! Carries out a plan: provides the image, runs the container, finds out how it ended, removes it.
+//! Carries out a plan: runs the container, finds out how it ended, removes it. Its image is there by then
+//! (`images.rs`).
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use crate::host::process::{self, Ending};
 use crate::host::stop::{Activity, Stop};
 use crate::launch::command::CommandLine;
 use crate::launch::docker;
-use crate::launch::plan::{Container, ImagePlan, Place, Plan, Removal};
+use crate::launch::plan::{Container, Place, Plan, Removal};
 use crate::queue::Exit;
 
 /// Exit codes of `docker run` that are docker's own: it refused; the command cannot be run; it was not found.
@@ -23,47 +24,6 @@ const KILLED: i32 = 128 + 9;
 
 /// How often a container is looked at that has outlived its client.
 const WATCH: Duration = Duration::from_secs(2);
-
-/// Makes sure that the image of the job is on this machine.
-pub fn provide_image(plan: &Plan, log: &mut JobLog, stop: &Stop) -> Result<()> {
-    let Place::Container(Container {
-        image: ImagePlan::PullIfMissing { image, command },
-        ..
-    }) = &plan.place
-    else {
-        return Ok(());
-    };
-    if engine::has_image(image)? {
-        return Ok(());
-    }
-    stop.check()?;
-    log.note(command);
-    let ending = process::stream(
-        command,
-        |group| stop.now(Activity::Command(group)),
-        |bytes| log.output(bytes),
-    );
-    stop.now(Activity::Between);
-    stop.check()?;
-    if ending? == Ending::Code(0) {
-        return Ok(());
-    }
-    let said = log.last_lines(10);
-    let why = said
-        .lines()
-        .rev()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or("docker gave no reason");
-    let why = engine::explain(why);
-    if let Some(error) = engine::engine_trouble(&why) {
-        return Err(error);
-    }
-    Err(Error::new(
-        Kind::Input,
-        format!("the image `{image}` is not on this machine and could not be pulled: {why}"),
-    )
-    .hint("check its name; for a private registry run `docker login` as the agent's user"))
-}
 
 /// Runs the job to its end and says how it ended. An error is a refusal to run it, not the job's failure.
 pub fn run(plan: &Plan, log: &mut JobLog, stop: &Stop) -> Result<End> {

@@ -6,6 +6,7 @@ pub mod docker;
 pub mod docker_options;
 pub mod document;
 pub mod image;
+pub mod job;
 pub mod job_env;
 pub mod macros;
 pub mod plan;

@@ -1,0 +1,103 @@
+//! A job: what a job artifact's `wandb-job.json` describes, and the code that belongs to it once that is on this
+//! machine. Pure.
+//!
+//! Source of the shapes: PROTOCOL section 5.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// What is to run, as its author described it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// `entity/project/name:v3`: the version behind the alias that was asked for.
+    pub name: String,
+    /// Where it comes from.
+    pub source: JobSource,
+    /// The program and its leading arguments; empty for an image job, whose image has its own.
+    pub entry_point: Vec<String>,
+    /// The entry point names a notebook.
+    pub is_notebook: bool,
+    /// The Python that it was made with, as `3.11`; `None` when it does not say.
+    pub python: Option<String>,
+    /// Run the code in this image as it is, mounted, without a build.
+    pub base_image: Option<String>,
+    /// The path of its own Dockerfile in the code.
+    pub dockerfile: Option<String>,
+    /// The folder in the code that a build with its own Dockerfile sees.
+    pub build_context: Option<String>,
+}
+
+/// Where a job comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobSource {
+    /// An image, as it is.
+    Image(String),
+    /// The files of a code artifact.
+    Artifact(ArtifactName),
+    /// A commit of a git repository.
+    Git {
+        /// `https://..`, `ssh://..` or `user@host:path`.
+        remote: String,
+        /// The commit's full name, or a branch or tag where the author pinned none.
+        commit: String,
+    },
+}
+
+/// How an artifact is named.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ArtifactName {
+    /// `wandb-artifact://_id/ID`
+    Id(String),
+    /// `entity/project/name:alias`, with or without `wandb-artifact://` before it.
+    Path {
+        /// The entity that it belongs to.
+        entity: String,
+        /// The project that it belongs to.
+        project: String,
+        /// Its collection.
+        name: String,
+        /// A version (`v3`) or an alias; `latest` where none was written.
+        alias: String,
+    },
+}
+
+/// The code of a job, on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The folder that holds the job's files and nothing else.
+    pub folder: PathBuf,
+    /// What makes it this code and no other; part of the tag of an image built from it. `artifact:<digest>`, or
+    /// `git:<remote>@<commit>`, with `+<SHA-256 of the patch>` where there is one.
+    pub identity: String,
+    /// Those files of the folder that decide how it is built (see [`deciding_files`]), by their path in it, with
+    /// their text.
+    pub files: BTreeMap<String, String>,
+    /// `requirements.frozen.txt` of the job artifact: every package of the author's machine.
+    pub frozen: Option<String>,
+}
+
+/// The paths in the code that decide how it is built, whether they are there or not.
+pub fn deciding_files(job: &Job, dockerfile: Option<&str>) -> Vec<String> {
+    let mut paths = [
+        "requirements.txt",
+        "pyproject.toml",
+        "environment.yml",
+        "requirements.frozen.txt",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let folder_of_script = job
+        .entry_point
+        .iter()
+        .find(|word| {
+            [".py", ".ipynb", ".sh"]
+                .iter()
+                .any(|end| word.ends_with(end))
+        })
+        .and_then(|script| script.rsplit_once('/'))
+        .map_or(String::new(), |(folder, _)| format!("{folder}/"));
+    paths.push(format!("{folder_of_script}Dockerfile.wandb"));
+    paths.extend(job.dockerfile.clone());
+    paths.extend(dockerfile.map(str::to_owned));
+    paths
+}
