@@ -163,6 +163,10 @@ fn an_agent_is_heard_and_told_to_stop() {
     server.cli(&["serve", "agent", "stop", &format!("agent-{id}")]);
     assert_eq!(look()["stopPolling"], true);
     assert_eq!(team.pop("q", &agent), Value::Null, "it takes nothing more");
+    for word in ["KILLED", "POLLING"] {
+        client.data(say, &json!({"a": agent, "s": word}));
+    }
+    assert_eq!(look()["agentStatus"], "KILLED", "it has ended");
 }
 
 #[test]
