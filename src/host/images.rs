@@ -1,5 +1,7 @@
 //! Brings the image of a job to this machine, as its plan says.
 
+pub mod turns;
+
 use crate::failure::{Error, Kind, Result};
 use crate::host::engine;
 use crate::host::logs::JobLog;
