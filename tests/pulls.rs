@@ -81,7 +81,7 @@ fn a_registry_that_cannot_be_reached_is_left_alone_where_the_image_is_here() {
     sandbox
         .once(&[])
         .code(0)
-        .says("the registry `ghcr.io` cannot be reached: images of it that are on this machine are used as they are for the next 5 minutes")
+        .says("the registry `ghcr.io` cannot be reached: images of it that are on this machine are used as they are, and it is asked again in 5 minutes")
         .says("the image `ghcr.io/team/eval:1` could not be pulled, so the one on this machine is used: its registry could not be reached a moment ago");
     let asked = sandbox.calls("pull");
     assert_eq!(

@@ -42,7 +42,7 @@ pub fn login(
     state_folder: &Path,
     environment: &BTreeMap<String, String>,
 ) -> Option<Login> {
-    let user_folder = docker_folder(environment)?;
+    let user_folder = docker_folder(environment);
     let registry = &destination.registry;
     if is_known(&read(&user_folder.join(CONFIG)), registry) {
         return None;
@@ -51,11 +51,11 @@ pub fn login(
 }
 
 /// The folder of docker's configuration, as docker finds it.
-fn docker_folder(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
+fn docker_folder(environment: &BTreeMap<String, String>) -> PathBuf {
     let named = |name: &str| environment.get(name).filter(|value| !value.is_empty());
     match named("DOCKER_CONFIG") {
-        Some(folder) => Some(PathBuf::from(folder)),
-        None => named("HOME").map(|home| Path::new(home).join(".docker")),
+        Some(folder) => PathBuf::from(folder),
+        None => Path::new(named("HOME").map_or("/", String::as_str)).join(".docker"),
     }
 }
 
@@ -296,13 +296,11 @@ pub fn exists(image: &str, login: Option<&Login>, log: &mut JobLog, stop: &Stop)
         if trouble == Trouble::NotFound {
             return Ok(false);
         }
-        match trouble.pause_before(trial + 1) {
-            Some(pause) => stop.pause(pause)?,
-            None => {
-                let error = trouble.error(image, login, &why);
-                return Err(error.within(format_args!("cannot ask for the image `{image}`")));
-            }
-        }
+        let Some(pause) = trouble.pause_before(trial + 1) else {
+            let error = trouble.error(image, login, &why);
+            return Err(error.within(format_args!("cannot ask for the image `{image}`")));
+        };
+        stop.pause(pause)?;
     }
     Ok(false)
 }

@@ -132,7 +132,7 @@ pub enum ImagePlan {
         /// When.
         policy: PullPolicy,
         /// How.
-        transfer: Transfer,
+        transfer: Box<Transfer>,
     },
     /// The options have a `pull`, so `docker run` does it.
     LeftToDocker,
@@ -215,7 +215,7 @@ fn image_plan(launch: &Launch, context: &Context<'_>) -> ImagePlan {
     let platform = launch.option("platform").and_then(DockerOption::value);
     ImagePlan::Pull {
         policy: context.transfers.pull_policy,
-        transfer: context.transfers.pull(&launch.image, platform),
+        transfer: Box::new(context.transfers.pull(&launch.image, platform)),
     }
 }
 

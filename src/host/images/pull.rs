@@ -18,11 +18,14 @@ use crate::launch::transfer::{PullPolicy, Transfer};
 /// way to it, each job would wait for docker to give up.
 const LEFT_ALONE: Duration = Duration::from_secs(300);
 
+/// Each time in a row it is left alone twice as long, and at most this long.
+const LEFT_ALONE_AT_MOST: Duration = Duration::from_secs(3600);
+
 /// What this process knows of registries, for all jobs.
 #[derive(Debug, Default)]
 struct Memory {
-    /// When a registry could last not be reached, by its host.
-    away: BTreeMap<String, Instant>,
+    /// The registries that could not be reached, by their hosts: when that was, and how long each is left alone.
+    away: BTreeMap<String, (Instant, Duration)>,
     /// The images for which it was said that the local one is used.
     said: BTreeSet<String>,
 }
@@ -93,12 +96,14 @@ fn pull_or_use_local(pull: &Transfer, log: &mut JobLog, stop: &Stop) -> Result<V
             );
             return Ok(());
         }
-        if let Some(refused) = carry_out(pull, Trials::One, log, stop)? {
-            if refused.trouble == Trouble::Unreachable {
-                leave_alone(&host);
-            }
-            warning = say_once(&pull.image, &refused.error.message);
+        let refused = carry_out(pull, Trials::One, log, stop)?;
+        let is_away = refused.as_ref().map(|refused| refused.trouble) == Some(Trouble::Unreachable);
+        if is_away {
+            leave_alone(&host);
+        } else {
+            memory().away.remove(&host);
         }
+        warning = refused.and_then(|refused| say_once(&pull.image, &refused.error.message));
         Ok(())
     })?;
     Ok(warning.into_iter().collect())
@@ -110,16 +115,25 @@ fn key(pull: &Transfer) -> String {
 }
 
 fn is_left_alone(host: &str) -> bool {
-    let since = memory().away.get(host).map(Instant::elapsed);
-    since.is_some_and(|since| since < LEFT_ALONE)
+    let memory = memory();
+    let away = memory.away.get(host);
+    away.is_some_and(|(since, length)| since.elapsed() < *length)
 }
 
+/// Said the first time alone: a machine without a network has it every time.
 fn leave_alone(host: &str) {
-    memory().away.insert(host.to_owned(), Instant::now());
-    log::warn!(
-        "the registry `{host}` cannot be reached: images of it that are on this machine are used as they are for the next {} minutes",
-        LEFT_ALONE.as_secs() / 60
-    );
+    let mut memory = memory();
+    let before = memory.away.get(host).map(|(_, length)| *length);
+    let length = before.map_or(LEFT_ALONE, |length| (length * 2).min(LEFT_ALONE_AT_MOST));
+    memory
+        .away
+        .insert(host.to_owned(), (Instant::now(), length));
+    if before.is_none() {
+        log::warn!(
+            "the registry `{host}` cannot be reached: images of it that are on this machine are used as they are, and it is asked again in {} minutes",
+            length.as_secs() / 60
+        );
+    }
 }
 
 /// That the local image is used; `None` when it was said before.
@@ -130,4 +144,51 @@ fn say_once(image: &str, why: &str) -> Option<String> {
             "the image `{image}` could not be pulled, so the one on this machine is used: {why}"
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_that_stays_away_is_left_alone_longer_and_longer() {
+        let host = "registry.invalid";
+        assert!(!is_left_alone(host));
+        let minutes: Vec<u64> = (0..6)
+            .map(|_| {
+                leave_alone(host);
+                assert!(is_left_alone(host));
+                memory().away[host].1.as_secs() / 60
+            })
+            .collect();
+        assert_eq!(minutes, [5, 10, 20, 40, 60, 60]);
+        memory()
+            .away
+            .insert(host.to_owned(), (Instant::now(), Duration::ZERO));
+        assert!(!is_left_alone(host), "its time is over");
+    }
+
+    #[test]
+    fn an_image_that_was_made_here_is_final_unless_its_name_is_somebodys() {
+        let local = |digests: &str, labels: &str| {
+            let text = format!(r#"{{"digests":{digests},"labels":{labels}}}"#);
+            serde_json::from_str::<LocalImage>(&text).expect("an image")
+        };
+        let made = local("[]", "null");
+        let labelled = local("null", r#"{"launch-agent.example": "job"}"#);
+        let pulled = local(
+            r#"["train@sha256:aa"]"#,
+            r#"{"launch-agent.example": "job"}"#,
+        );
+        for (image, local, expected) in [
+            ("train:1", &made, true),
+            ("me/train:1", &made, false),
+            ("localhost:5000/train:1", &made, false),
+            ("me/train:1", &labelled, true),
+            ("train:1", &pulled, false),
+            ("me/train@sha256:aa", &pulled, true),
+        ] {
+            assert_eq!(is_final(image, local), expected, "{image}");
+        }
+    }
 }

@@ -98,7 +98,8 @@ const WORDS: &[(Trouble, &[&str])] = &[
     (
         Trouble::Passing,
         &[
-            "eof",
+            ": eof",
+            "unexpected eof",
             "connection reset",
             "broken pipe",
             "use of closed network connection",
@@ -112,7 +113,6 @@ const WORDS: &[(Trouble, &[&str])] = &[
             "gateway time",
             "unexpected status",
             "received unexpected http status: 5",
-            "unavailable",
         ],
     ),
 ];
