@@ -13,7 +13,9 @@ mod common;
 mod docker;
 mod golden;
 mod properties;
+mod pulls;
 mod queue;
+mod registries;
 #[cfg(feature = "serve")]
 mod serve;
 mod wandb;

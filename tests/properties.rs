@@ -187,6 +187,7 @@ proptest! {
         let context = Context {
             item: "i", queue: "q", agent: "a", queue_entity: None, generated_run_id: "r", server: None,
             environment: &environment, env_macros: &[], secure_mode: false, cidfile: Path::new("/cid"),
+            transfers: &launch_agent::launch::transfer::Transfers::default(),
         };
         let Ok(launch) = resolve(&spec, &context, &|| None) else { return Ok(()) };
         let argv = plan(&launch, &context).run.argv;

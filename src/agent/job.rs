@@ -14,9 +14,10 @@ use crate::failure::{AtStage, Error, Failure, Kind, Result, Stage};
 use crate::host::engine::{self, End};
 use crate::host::logs::{JobLog, LogFile, Redactor, TerminalLines};
 use crate::host::stop::{Activity, Stop};
-use crate::host::{images, runner};
+use crate::host::{images, registry, runner};
 use crate::launch::plan::{self, Context, Place, Plan};
 use crate::launch::spec::LaunchSpec;
+use crate::launch::transfer::Transfers;
 use crate::queue::{AgentId, Ended, Outcome, RunQueueItem, Started, spell_duration};
 
 /// How many of a job's last lines go into the report of a job that did not succeed.
@@ -146,10 +147,7 @@ impl Job {
             Ok(log) => log,
             Err(failure) => return self.report(&failed(failure)),
         };
-        for warning in &plan.warnings {
-            log.note(format_args!("[launch-agent: warning: {warning}]"));
-            self.warn(warning);
-        }
+        self.note_warnings(&plan.warnings, &mut log);
         let result = self.carry_out(plan, &mut log);
         let ended_by_itself = result.is_ok() && self.stop.reason().is_none();
         let ended = self.judge(result, &mut log);
@@ -190,7 +188,8 @@ impl Job {
 
     fn carry_out(&self, plan: &Plan, log: &mut JobLog) -> Result<End, Failure> {
         if let Place::Container(container) = &plan.place {
-            images::provide(&container.image, log, &self.stop).at(Stage::Build)?;
+            let warnings = images::provide(&container.image, log, &self.stop).at(Stage::Build)?;
+            self.note_warnings(&warnings, log);
         }
         runner::run(plan, log, &self.stop).at(Stage::Run)
     }
@@ -273,6 +272,14 @@ impl Job {
         Verdict::Unrecorded
     }
 
+    /// Tells the job's owner, in the job's log and on its item.
+    fn note_warnings(&self, warnings: &[String], log: &mut JobLog) {
+        for warning in warnings {
+            log.note(format_args!("[launch-agent: warning: {warning}]"));
+            self.warn(warning);
+        }
+    }
+
     fn warn(&self, warning: &str) {
         log::warn!("item {}: {warning}", self.item.id);
         if let Err(error) = self.shared.queue.warn(&self.item.id, warning) {
@@ -306,12 +313,21 @@ pub fn plan_of(
         env_macros: &config.env_macros.value,
         secure_mode: config.secure_mode.value,
         cidfile: &cidfile,
+        transfers: &transfers(config, environment),
     };
     if spec.is_scheduler {
         return plan::scheduler(spec, &context);
     }
     let launch = plan::resolve(spec, &context, &engine::run_help)?;
     Ok(plan::plan(&launch, &context))
+}
+
+/// How images come to this machine and leave it.
+pub fn transfers(config: &AgentConfig, environment: &BTreeMap<String, String>) -> Transfers {
+    let destination = config.destination.as_ref();
+    config.transfers(
+        destination.and_then(|to| registry::login(to, &config.state_folder, environment)),
+    )
 }
 
 /// Where docker writes the container's id: one file for each process and item, so that two never share one.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{input, print};
+use crate::agent;
 use crate::cli::{Format, RenderArgs};
 use crate::config::{AgentConfig, Environment};
 use crate::failure::{Error, Result};
@@ -41,6 +42,7 @@ pub fn run(args: &RenderArgs, environment: &Environment) -> Result<ExitCode> {
         env_macros: &config.env_macros.value,
         secure_mode: config.secure_mode.value,
         cidfile: &config.state_folder.join("render.cid"),
+        transfers: &agent::transfers(&config, environment.all()),
     };
     let launch = resolve(&spec, &context, &engine::run_help)?;
     let plan = plan(&launch, &context);
@@ -110,6 +112,7 @@ fn as_json(plan: &Plan, image: &str, warnings: &[String]) -> Value {
         Place::Process => None,
     };
     json!({
+        "pull": plan.sure_pull().map(|pull| &pull.argv),
         "run": plan.run.argv,
         "env_from_agent": plan.env_from_agent,
         "warnings": warnings,

@@ -113,6 +113,7 @@ impl List {
 mod tests {
     use super::*;
     use crate::launch::plan::Server;
+    use crate::launch::transfer::Transfers;
     use serde_json::json;
     use std::collections::BTreeMap;
     use std::path::Path;
@@ -130,6 +131,7 @@ mod tests {
             env_macros: &[],
             secure_mode: false,
             cidfile: Path::new("/cid"),
+            transfers: &Transfers::default(),
         };
         variables(&spec, &context, "r1", Some("img:1"), false)
             .into_iter()

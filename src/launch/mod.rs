@@ -11,6 +11,8 @@ pub mod job_env;
 pub mod macros;
 pub mod plan;
 pub mod python_json;
+pub mod registry;
 pub mod resource_args;
 pub mod spec;
 pub mod template;
+pub mod transfer;
