@@ -436,7 +436,11 @@ fn policy_check_explains_each_option_and_exits_with_the_verdict() {
         "{}",
         ran.stdout
     );
+}
 
+#[test]
+fn policy_check_says_what_secure_mode_refuses() {
+    let sandbox = Sandbox::with_fake_docker("true");
     let secure = sandbox.write("secure.yaml", "secure_mode: true\n");
     let spec = json!({"project": "p", "image_uri": "job:1", "overrides": {"entry_point": ["sh"]}});
     let spec = sandbox.write("spec.json", &spec.to_string());

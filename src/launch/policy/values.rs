@@ -12,10 +12,6 @@ fn refused(option: &DockerOption, why: &str) -> Judgement {
     Err(Refusal::unless_allowed(why, &exact(option)))
 }
 
-fn allowed(why: &str) -> Judgement {
-    Ok(why.to_owned())
-}
-
 /// The network that a value of `network` names: by itself, or as `name=..` among other fields.
 pub fn network_name(value: &str) -> String {
     if !value.contains('=') {
@@ -41,14 +37,14 @@ pub fn network(guard: &Guard<'_>, asked: &Asked<'_>, option: &DockerOption) -> J
     if name.starts_with("ns:") {
         return refused(option, "it names a network by a path of the host");
     }
-    allowed("networks are in the documentation, the host's included")
+    Ok("networks are in the documentation, the host's included".to_owned())
 }
 
 /// Decides about `--ipc`.
 pub fn ipc(guard: &Guard<'_>, asked: &Asked<'_>, option: &DockerOption) -> Judgement {
     match value(option) {
         "" | "none" | "private" | "shareable" | "host" => {
-            allowed("shared memory is in the documentation, the host's included")
+            Ok("shared memory is in the documentation, the host's included".to_owned())
         }
         other => container(guard, asked, option, other.strip_prefix("container:")),
     }
@@ -57,7 +53,7 @@ pub fn ipc(guard: &Guard<'_>, asked: &Asked<'_>, option: &DockerOption) -> Judge
 /// Decides about `--pid`.
 pub fn pid(guard: &Guard<'_>, asked: &Asked<'_>, option: &DockerOption) -> Judgement {
     match value(option) {
-        "" | "private" => allowed("processes of its own"),
+        "" | "private" => Ok("processes of its own".to_owned()),
         "host" => refused(
             option,
             "it shows the job every process of the host, with their files and variables",
@@ -69,7 +65,7 @@ pub fn pid(guard: &Guard<'_>, asked: &Asked<'_>, option: &DockerOption) -> Judge
 /// Decides about `--uts`, `--userns` and `--cgroupns`.
 pub fn own_namespace(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement {
     match value(option) {
-        "" | "private" => allowed("a namespace of its own"),
+        "" | "private" => Ok("a namespace of its own".to_owned()),
         _ => refused(option, "the job would share a namespace of the host"),
     }
 }
@@ -95,7 +91,7 @@ fn container(
         .filter(|name| !name.is_empty())
         .and_then(guard.machine.agent_of);
     if agent.is_some_and(|agent| agent == asked.agent) {
-        return allowed("the container is a job of this agent");
+        return Ok("the container is a job of this agent".to_owned());
     }
     refused(option, "the container is no job of this agent")
 }
@@ -103,7 +99,7 @@ fn container(
 /// Decides about `--oom-score-adj`.
 pub fn oom_score(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement {
     match value(option).parse::<i32>() {
-        Ok(score) if score >= 0 => allowed("the job offers itself to be killed first"),
+        Ok(score) if score >= 0 => Ok("the job offers itself to be killed first".to_owned()),
         _ => refused(
             option,
             "when memory runs out, the kernel would kill something else than the job",
@@ -115,7 +111,7 @@ pub fn oom_score(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgeme
 pub fn publish(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement {
     let ports = value(option).split('/').next().unwrap_or_default();
     let Some((before, _)) = ports.rsplit_once(':') else {
-        return allowed("docker chooses a free port");
+        return Ok("docker chooses a free port".to_owned());
     };
     let host_port = match before.rsplit_once(':') {
         Some((_, port)) => port,
@@ -124,7 +120,7 @@ pub fn publish(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement
         None => before,
     };
     if host_port.is_empty() || host_port == "0" {
-        return allowed("docker chooses a free port");
+        return Ok("docker chooses a free port".to_owned());
     }
     match host_port
         .split('-')
@@ -132,7 +128,7 @@ pub fn publish(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement
         .unwrap_or_default()
         .parse::<u16>()
     {
-        Ok(first) if first >= 1024 => allowed("a port that is no well-known service's"),
+        Ok(first) if first >= 1024 => Ok("a port that is no well-known service's".to_owned()),
         Ok(_) => refused(
             option,
             "ports below 1024 are where others expect the machine's own services",
@@ -159,7 +155,7 @@ pub fn sysctl(_: &Guard<'_>, asked: &Asked<'_>, option: &DockerOption) -> Judgem
         || name == "kernel.sem")
         && !shares("ipc");
     if of_network || of_ipc {
-        return allowed("the kernel keeps this setting for each container");
+        return Ok("the kernel keeps this setting for each container".to_owned());
     }
     refused(option, "it is a setting of the whole host")
 }
@@ -168,7 +164,7 @@ pub fn sysctl(_: &Guard<'_>, asked: &Asked<'_>, option: &DockerOption) -> Judgem
 pub fn security_opt(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement {
     match value(option) {
         "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges:true" => {
-            allowed("it takes rights from the job")
+            Ok("it takes rights from the job".to_owned())
         }
         _ => refused(
             option,
@@ -180,7 +176,9 @@ pub fn security_opt(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judg
 /// Decides about `--runtime`.
 pub fn runtime(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement {
     match value(option) {
-        "runc" | "crun" | "nvidia" => allowed("docker's usual runtimes, and the one for GPUs"),
+        "runc" | "crun" | "nvidia" => {
+            Ok("docker's usual runtimes, and the one for GPUs".to_owned())
+        }
         _ => refused(option, "the runtime is none of `runc`, `crun` and `nvidia`"),
     }
 }
@@ -188,7 +186,7 @@ pub fn runtime(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement
 /// Decides about `--volume-driver`.
 pub fn volume_driver(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement {
     match value(option) {
-        "" | "local" => allowed("docker's own driver"),
+        "" | "local" => Ok("docker's own driver".to_owned()),
         _ => refused(
             option,
             "a driver can name any path, and its work is done as root",
@@ -199,7 +197,7 @@ pub fn volume_driver(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Jud
 /// Decides about `--storage-opt`.
 pub fn storage_opt(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement {
     match value(option).split_once('=') {
-        Some(("size", _)) => allowed("the size of the container's own disk"),
+        Some(("size", _)) => Ok("the size of the container's own disk".to_owned()),
         _ => refused(option, "only `size` is about the container alone"),
     }
 }
@@ -208,7 +206,7 @@ pub fn storage_opt(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judge
 pub fn log_driver(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement {
     match value(option) {
         "" | "none" | "local" | "json-file" | "journald" => {
-            allowed("the log stays on this machine")
+            Ok("the log stays on this machine".to_owned())
         }
         _ => refused(
             option,
@@ -233,7 +231,7 @@ pub fn log_opt(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement
     ];
     let name = value(option).split('=').next().unwrap_or_default();
     if LOCAL.contains(&name) {
-        return allowed("it is about the log's size and form");
+        return Ok("it is about the log's size and form".to_owned());
     }
     refused(
         option,
@@ -249,7 +247,7 @@ pub fn label(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement {
             "the agent knows its own containers by its labels `launch-agent.*`",
         );
     }
-    allowed("labels are in the documentation")
+    Ok("labels are in the documentation".to_owned())
 }
 
 #[cfg(test)]
