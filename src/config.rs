@@ -5,6 +5,7 @@ mod entries;
 mod environment;
 mod file;
 pub mod identity;
+mod policy;
 mod registry;
 mod setting;
 
@@ -22,6 +23,8 @@ use crate::launch::transfer::{PullPolicy, Transfers};
 pub use environment::Environment;
 use file::{Builder, File};
 use identity::{Identity, Said};
+use policy::OwnFiles;
+pub use policy::PolicySettings;
 use registry::Registries;
 pub use setting::{Origin, Setting};
 
@@ -89,6 +92,8 @@ pub struct AgentConfig {
     pub verbosity: Setting<u8>,
     /// Refuse `overrides.entry_point`, as the reference does.
     pub secure_mode: Setting<bool>,
+    /// What jobs may ask of docker.
+    pub policy: PolicySettings,
     /// Variables of the agent that look secret and that macros may read all the same.
     pub env_macros: Setting<Vec<String>>,
     /// W&B's address.
@@ -246,14 +251,23 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
     )?;
     let registries = Registries::read(&file, &path)?;
     let verbosity = (flags.verbosity > 0).then_some(flags.verbosity);
+    let backend = backend(
+        flags,
+        &file,
+        &path,
+        &state_folder,
+        identity.api_key.as_ref(),
+    )?;
+    let own_files = OwnFiles {
+        config: &path,
+        state_folder: &state_folder,
+        backend: &backend.value,
+        log_file: flags.log_file,
+    };
+    let keys = file.policy.clone().unwrap_or_default();
     Ok(AgentConfig {
-        backend: backend(
-            flags,
-            &file,
-            &path,
-            &state_folder,
-            identity.api_key.as_ref(),
-        )?,
+        policy: PolicySettings::settle(&keys, &own_files, environment)?,
+        backend,
         entity: identity.entity,
         queues: Setting::default(Vec::new())
             .or(file.queues(), from_file())
@@ -294,7 +308,7 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
             .or(file.verbosity(&path)?, from_file())
             .or(verbosity, Origin::Flag("-v")),
         secure_mode: Setting::default(false).or(file.secure_mode, from_file()),
-        env_macros: Setting::default(Vec::new()).or(file.env_macros(), from_file()),
+        env_macros: Setting::default(Vec::new()).or(keys.env_macros, from_file()),
         base_url: identity.base_url,
         destination: registries.destination,
         pull_policy: Setting::default(PullPolicy::default())

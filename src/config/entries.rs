@@ -51,12 +51,15 @@ impl AgentConfig {
                 policy.word().map_or(Value::Null, Value::from)
             }),
             entry("transfer_timeout", &self.transfer_timeout, seconds),
+        ];
+        entries.extend(self.policy.entries());
+        entries.extend([
             entry("builder", &self.builder, |builder| {
                 builder.as_ref().map_or(Value::Null, Builder::to_json)
             }),
             entry("registry", &self.registry, Value::clone),
             entry("environment", &self.environment, Value::clone),
-        ];
+        ]);
         if let Some(key) = &self.api_key {
             entries.push(("api_key", Value::from("[redacted]"), key.origin.to_string()));
         }
