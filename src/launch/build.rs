@@ -1,0 +1,543 @@
+//! From a job and its code to what runs: which image, with which entry point, and how that image comes to be. Pure.
+//!
+//! The choice of a Dockerfile is W&B's: `overrides.dockerfile`, the job's own, `Dockerfile.wandb` beside the entry
+//! point, and otherwise a generated one. `build_context` is the folder that all other paths of the job start from.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::failure::{Error, Result};
+use crate::launch::builder::{Builder, BuilderKind};
+use crate::launch::command::{CommandLine, Secret};
+use crate::launch::dependencies::{self, minor_version};
+use crate::launch::docker;
+use crate::launch::dockerfile::{self, CA_SECRET, Flavor, HOME, Recipe};
+use crate::launch::image;
+use crate::launch::job::{Job, JobSource, Source};
+use crate::launch::network::Network;
+use crate::launch::resource_args::{DockerOption, Given};
+use crate::launch::spec::LaunchSpec;
+
+/// Where code is mounted that is not built. W&B's own place.
+const MOUNT: &str = "/mnt/wandb";
+
+/// The Python of a job that does not say which it wants.
+const DEFAULT_PYTHON: &str = "3.12";
+
+/// What decides about a build, beside the job.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings<'a> {
+    /// The agent's builder with what the queue says.
+    pub builder: &'a Builder,
+    /// How a build reaches the world.
+    pub network: &'a Network,
+    /// Docker has the plugin that builds with BuildKit.
+    pub has_buildx: bool,
+    /// Where generated Dockerfiles are written.
+    pub folder: &'a Path,
+}
+
+/// What runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// The image.
+    pub image: String,
+    /// Replaces the image's entry point when it is not empty.
+    pub entry_point: Vec<String>,
+    /// Options of `docker run` that the program needs.
+    pub options: Vec<DockerOption>,
+    /// How the image is built; `None` for one that is pulled.
+    pub build: Option<Build>,
+    /// What the job's owner should know. One sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// How an image is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Build {
+    /// Its name, with a tag that is a hash over everything that makes it.
+    pub image: String,
+    /// `docker build`, for docker's client as it is installed here.
+    pub command: CommandLine,
+    /// The Dockerfile.
+    pub dockerfile: Dockerfile,
+    /// The folder that the build sees.
+    pub context: PathBuf,
+    /// A script of the entry point, by its path in the context: without it there is no use in building.
+    pub script: Option<String>,
+    /// The image that a generated Dockerfile starts from, and the Python that it must have.
+    pub base: Option<Base>,
+    /// A file of certificates for the build.
+    pub ca_bundle: Option<PathBuf>,
+    /// The image is pushed to where its name says.
+    pub is_pushed: bool,
+    /// BuildKit builds it.
+    pub is_buildkit: bool,
+}
+
+/// What a generated Dockerfile starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// The image.
+    pub image: String,
+    /// The Python that the job wants, as `3.11`.
+    pub python: Option<String>,
+}
+
+/// The Dockerfile of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dockerfile {
+    /// Where it is, or will be.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: String,
+    /// It is generated: it must be written before the build.
+    pub is_generated: bool,
+}
+
+/// Decides what an image job runs.
+pub fn image_program(image: &str) -> Result<Program> {
+    image::check(image)?;
+    Ok(Program {
+        image: image.to_owned(),
+        entry_point: Vec::new(),
+        options: Vec::new(),
+        build: None,
+        warnings: Vec::new(),
+    })
+}
+
+/// Decides what a job runs. `source` is its code, which an image job has none of. An error belongs to the stage
+/// `build`.
+pub fn program(
+    spec: &LaunchSpec,
+    job: &Job,
+    source: Option<&Source>,
+    settings: &Settings<'_>,
+) -> Result<Program> {
+    let source = match (&job.source, source) {
+        (JobSource::Image(image), _) => return image_program(image),
+        (_, Some(source)) => source,
+        (_, None) => {
+            return Err(Error::input(format!(
+                "the code of the job `{}` is not here",
+                job.name
+            )));
+        }
+    };
+    if let Some(image) = &job.base_image {
+        image::check(image).map_err(|error| error.within("the job's `base_image`"))?;
+        return mounted(spec, job, source, image.clone());
+    }
+    match settings.builder.kind {
+        BuilderKind::Docker => built(spec, job, source, settings),
+        BuilderKind::Noop => {
+            check_entry_point(spec, job)?;
+            let image = match &settings.builder.base_image {
+                Some(image) => image.clone(),
+                None => python_image(job.python.as_deref()),
+            };
+            let mut program = mounted(spec, job, source, image)?;
+            if let Some(file) = dependencies::find(source, "").from {
+                program.warnings.push(format!(
+                    "`{file}` was not installed: the agent's `builder.type` is `noop`, so the job runs in `{}` as that is",
+                    program.image
+                ));
+            }
+            Ok(program)
+        }
+    }
+}
+
+/// Runs the code as it is, mounted into an image that is there already.
+fn mounted(spec: &LaunchSpec, job: &Job, source: &Source, image: String) -> Result<Program> {
+    let folder = match &spec.overrides.working_dir {
+        Some(folder) => format!(
+            "{MOUNT}/{}",
+            inside(folder).map_err(|error| error.within("`overrides.working_dir`"))?
+        ),
+        None => MOUNT.to_owned(),
+    };
+    Ok(Program {
+        image,
+        entry_point: job.entry_point.clone(),
+        options: vec![
+            option("volume", &format!("{}:{MOUNT}", source.folder.display())),
+            option("workdir", folder.trim_end_matches('/')),
+        ],
+        build: None,
+        warnings: Vec::new(),
+    })
+}
+
+fn built(
+    spec: &LaunchSpec,
+    job: &Job,
+    source: &Source,
+    settings: &Settings<'_>,
+) -> Result<Program> {
+    let context = match &job.build_context {
+        Some(folder) => inside(folder).map_err(|error| error.within("the job's `build_context`"))?,
+        None => String::new(),
+    };
+    let chosen = chosen_dockerfile(spec, job, source, &context)?;
+    let (mut program, folder_in_image) = match chosen {
+        Some(own) => (with_own_dockerfile(job, source, settings, own), None),
+        None => (generated(spec, job, source, settings, &context)?, Some(HOME)),
+    };
+    if let Some(folder) = &spec.overrides.working_dir {
+        let path = match folder_in_image {
+            _ if folder.starts_with('/') => folder.clone(),
+            Some(home) => format!(
+                "{home}/{}",
+                inside(folder).map_err(|error| error.within("`overrides.working_dir`"))?
+            ),
+            None => {
+                return Err(Error::input(format!(
+                    "`overrides.working_dir` is `{folder}`, and the job has a Dockerfile of its own"
+                ))
+                .hint("give the whole path of the folder in the image, such as `/app/data`"));
+            }
+        };
+        program.options.push(option("workdir", &path));
+    }
+    Ok(program)
+}
+
+/// A Dockerfile that came with the code.
+struct Own {
+    /// Its path in the code.
+    path: String,
+    text: String,
+    /// The folder of the code that the build sees.
+    context: String,
+    /// The job's entry point, as it is called from there.
+    entry_point: Vec<String>,
+}
+
+fn chosen_dockerfile(
+    spec: &LaunchSpec,
+    job: &Job,
+    source: &Source,
+    context: &str,
+) -> Result<Option<Own>> {
+    let own = |path: String, context: &str, entry_point: Vec<String>| {
+        source.files.get(&path).map(|text| Own {
+            text: text.clone(),
+            path,
+            context: context.to_owned(),
+            entry_point,
+        })
+    };
+    for (key, named) in [
+        ("`overrides.dockerfile`", &spec.overrides.dockerfile),
+        ("the job's `dockerfile`", &job.dockerfile),
+    ] {
+        let Some(named) = named else { continue };
+        let path = inside(named).map_err(|error| error.within(key))?;
+        return [joined(context, &path), path]
+            .into_iter()
+            .find_map(|path| own(path, context, job.entry_point.clone()))
+            .map(Some)
+            .ok_or_else(|| {
+                Error::input(format!("{key} is `{named}`, which is not in the job's code"))
+                    .hint("give its path in the code, or in `build_context` where the job has one")
+            });
+    }
+    let script = script_of(&job.entry_point).unwrap_or_default();
+    let (folder, name) = script.rsplit_once('/').unwrap_or(("", script));
+    let beside = joined(context, folder);
+    // W&B's agent lets a build with such a file see the file's own folder.
+    let (seen, entry_point) = if job.build_context.is_some() {
+        (context, job.entry_point.clone())
+    } else {
+        let renamed = |word: &String| if word == script { name } else { word }.to_owned();
+        (beside.as_str(), job.entry_point.iter().map(renamed).collect())
+    };
+    Ok(own(joined(&beside, "Dockerfile.wandb"), seen, entry_point))
+}
+
+fn with_own_dockerfile(job: &Job, source: &Source, settings: &Settings<'_>, own: Own) -> Program {
+    let makes = [
+        "own",
+        &source.identity,
+        &own.path,
+        &own.context,
+        &own.text,
+    ];
+    let dockerfile = Dockerfile {
+        path: source.folder.join(&own.path),
+        text: own.text.clone(),
+        is_generated: false,
+    };
+    let image = name(job, settings.builder, &makes);
+    let build = Build {
+        command: command(job, source, settings, &image, &dockerfile.path, &own.context),
+        image,
+        dockerfile,
+        context: source.folder.join(&own.context),
+        // The Dockerfile may make the script, or put it elsewhere.
+        script: None,
+        base: None,
+        ca_bundle: settings.network.ca_bundle.clone(),
+        is_pushed: settings.builder.destination.is_some(),
+        is_buildkit: settings.has_buildx,
+    };
+    Program {
+        image: build.image.clone(),
+        entry_point: own.entry_point,
+        options: Vec::new(),
+        build: Some(build),
+        warnings: Vec::new(),
+    }
+}
+
+fn generated(
+    spec: &LaunchSpec,
+    job: &Job,
+    source: &Source,
+    settings: &Settings<'_>,
+    context: &str,
+) -> Result<Program> {
+    check_entry_point(spec, job)?;
+    let entry_point = if job.entry_point.is_empty() {
+        &spec.overrides.entry_point
+    } else {
+        &job.entry_point
+    };
+    let found = dependencies::find(source, context);
+    let python = job
+        .python
+        .as_deref()
+        .and_then(minor_version)
+        .or_else(|| found.python.clone());
+    let chosen = settings.builder.base_image.as_ref();
+    let base = Base {
+        image: chosen.map_or_else(|| python_image(python.as_deref()), Clone::clone),
+        python,
+    };
+    let secrets: Vec<&str> = settings.builder.secrets.keys().map(String::as_str).collect();
+    let recipe = Recipe {
+        base: &base.image,
+        is_python_image: chosen.is_none(),
+        python: base.python.as_deref(),
+        dependencies: &found,
+        entry_point,
+        secrets: &secrets,
+        has_ca_bundle: settings.network.ca_bundle.is_some(),
+    };
+    // What the image is made of does not depend on who builds it, nor on how the build reached the world.
+    let canonical = dockerfile::text(
+        &Recipe {
+            secrets: &[],
+            has_ca_bundle: false,
+            ..recipe.clone()
+        },
+        &Flavor::Classic { ca_image: None },
+    );
+    let image = name(
+        job,
+        settings.builder,
+        &["generated", &source.identity, context, &canonical],
+    );
+    let flavor = if settings.has_buildx {
+        Flavor::BuildKit
+    } else {
+        Flavor::Classic {
+            ca_image: recipe.has_ca_bundle.then(|| CA_IMAGE.to_owned()),
+        }
+    };
+    let tag = image.rsplit(':').next().unwrap_or_default();
+    let dockerfile = Dockerfile {
+        path: settings.folder.join(format!("{tag}.Dockerfile")),
+        text: dockerfile::text(&recipe, &flavor),
+        is_generated: true,
+    };
+    let build = Build {
+        command: command(job, source, settings, &image, &dockerfile.path, context),
+        image,
+        dockerfile,
+        context: source.folder.join(context),
+        script: script_of(entry_point).map(str::to_owned),
+        base: Some(base),
+        ca_bundle: settings.network.ca_bundle.clone(),
+        is_pushed: settings.builder.destination.is_some(),
+        is_buildkit: settings.has_buildx,
+    };
+    Ok(Program {
+        image: build.image.clone(),
+        entry_point: Vec::new(),
+        options: Vec::new(),
+        build: Some(build),
+        warnings: found.warnings,
+    })
+}
+
+/// The image that holds nothing but the certificates, for the classic builder, which has no other way to hand a file
+/// to a build that is not in its context.
+pub const CA_IMAGE: &str = "launch-agent/ca-bundle:latest";
+
+fn command(
+    job: &Job,
+    source: &Source,
+    settings: &Settings<'_>,
+    image: &str,
+    dockerfile: &Path,
+    context: &str,
+) -> CommandLine {
+    let mut command = if settings.has_buildx {
+        CommandLine::new(docker::PROGRAM)
+            .args(["buildx", "build"])
+            .part(["--load"])
+            .part(["--progress", "plain"])
+    } else {
+        let mut command = CommandLine::new(docker::PROGRAM).arg("build");
+        command
+            .env
+            .insert("DOCKER_BUILDKIT".to_owned(), Secret::new("0"));
+        command
+    };
+    command = command
+        .part(["--file".into(), dockerfile.to_string_lossy()])
+        .part(["--tag", image]);
+    for (key, value) in [("job", &job.name), ("source", &source.identity)] {
+        command = command.part(["--label".to_owned(), format!("launch-agent.{key}={value}")]);
+    }
+    if let Some(platform) = &settings.builder.platform {
+        command = command.part(["--platform", platform]);
+    }
+    for (key, value) in &settings.builder.build_args {
+        command = command.part(["--build-arg".to_owned(), format!("{key}={value}")]);
+    }
+    for (key, value) in settings.network.proxy_variables() {
+        command.env.insert(key.to_owned(), value);
+        command = command.part(["--build-arg", key]);
+    }
+    if settings.has_buildx {
+        let certificates = settings
+            .network
+            .ca_bundle
+            .iter()
+            .map(|path| (CA_SECRET, path));
+        let own = settings
+            .builder
+            .secrets
+            .iter()
+            .map(|(id, path)| (id.as_str(), path));
+        for (id, path) in certificates.chain(own) {
+            command =
+                command.part(["--secret".to_owned(), format!("id={id},src={}", path.display())]);
+        }
+    }
+    command.part([source.folder.join(context).to_string_lossy()])
+}
+
+/// The image's name: where it goes, and a tag over all that makes it what it is.
+fn name(job: &Job, builder: &Builder, makes: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    let arguments: Vec<String> = builder
+        .build_args
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let platform = builder.platform.as_deref().unwrap_or_default();
+    let all = makes
+        .iter()
+        .copied()
+        .chain([platform])
+        .chain(arguments.iter().map(String::as_str));
+    for part in all {
+        // The length keeps `ab` + `c` apart from `a` + `bc`.
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    let tag: String = hash
+        .finalize()
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    match &builder.destination {
+        Some(destination) => format!("{destination}:{tag}"),
+        None => format!("launch-agent/{}:{tag}", image_part(&job.name)),
+    }
+}
+
+/// `entity/project/name:v3` as a part of an image's name.
+fn image_part(job: &str) -> String {
+    let name = job.rsplit('/').next().unwrap_or(job);
+    let name = name.split(':').next().unwrap_or(name);
+    let mut text = String::new();
+    for c in name.chars().flat_map(char::to_lowercase) {
+        if c.is_ascii_lowercase() || c.is_ascii_digit() {
+            text.push(c);
+        } else if !text.is_empty() && !text.ends_with('-') {
+            text.push('-');
+        }
+    }
+    let text: String = text.chars().take(100).collect();
+    match text.trim_end_matches('-') {
+        "" => "job".to_owned(),
+        text => text.to_owned(),
+    }
+}
+
+fn python_image(python: Option<&str>) -> String {
+    let version = python.and_then(minor_version);
+    format!(
+        "python:{}-slim",
+        version.as_deref().unwrap_or(DEFAULT_PYTHON)
+    )
+}
+
+fn check_entry_point(spec: &LaunchSpec, job: &Job) -> Result<()> {
+    if job.entry_point.is_empty() && spec.overrides.entry_point.is_empty() {
+        return Err(
+            Error::input(format!("the job `{}` has no entry point", job.name)).hint(
+                "say what runs: `-E \"python train.py\"` when the job is made, or in `overrides.entry_point`",
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// The first word of an entry point that is a script of the code.
+fn script_of(entry_point: &[String]) -> Option<&str> {
+    let is_script = |word: &&String| {
+        [".py", ".ipynb", ".sh"].iter().any(|end| word.ends_with(end))
+            && !word.starts_with(['/', '-'])
+    };
+    entry_point.iter().find(is_script).map(String::as_str)
+}
+
+/// A path inside the code, without `.` and empty parts.
+fn inside(path: &str) -> Result<String> {
+    let parts: Vec<&str> = path
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect();
+    if path.starts_with('/') || parts.contains(&"..") {
+        return Err(
+            Error::input(format!("`{path}` leads out of the job's code"))
+                .hint("give a path inside the code, without `/` in front and without `..`"),
+        );
+    }
+    Ok(parts.join("/"))
+}
+
+fn joined(folder: &str, path: &str) -> String {
+    match (folder, path) {
+        ("", path) => path.to_owned(),
+        (folder, "") => folder.to_owned(),
+        (folder, path) => format!("{folder}/{path}"),
+    }
+}
+
+fn option(name: &str, value: &str) -> DockerOption {
+    DockerOption {
+        name: name.to_owned(),
+        spelling: format!("--{name}"),
+        given: Given::Value(value.to_owned()),
+    }
+}

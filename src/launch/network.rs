@@ -1,0 +1,79 @@
+//! How this machine reaches the world where that takes a company's certificates or a proxy: the agent, what is built
+//! and what runs get the same. Pure.
+
+use std::path::PathBuf;
+
+use crate::launch::command::Secret;
+
+/// Where a container finds the certificates.
+pub const CA_IN_CONTAINER: &str = "/etc/launch-agent/ca-bundle.pem";
+
+/// The variables by which programs find them: OpenSSL and Python, requests, curl, pip, git.
+pub const CA_VARIABLES: [&str; 5] = [
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "PIP_CERT",
+    "GIT_SSL_CAINFO",
+];
+
+/// What a proxy is not for, where the agent's environment does not say.
+const NO_PROXY: &str = "localhost,127.0.0.1,::1";
+
+/// `network` of `launch-config.yaml`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Network {
+    /// A file of certificates in PEM form, in place of the system's.
+    pub ca_bundle: Option<PathBuf>,
+    /// `http://[user:password@]host:port`. A secret, because it may hold a password.
+    pub proxy: Option<Secret>,
+    /// `NO_PROXY` of the agent's environment.
+    pub no_proxy: Option<String>,
+}
+
+impl Network {
+    /// The variables of the proxy, in both spellings: curl reads only small letters for `http`, others only large.
+    pub fn proxy_variables(&self) -> Vec<(&'static str, Secret)> {
+        let Some(proxy) = &self.proxy else {
+            return Vec::new();
+        };
+        let none_for = Secret::new(self.no_proxy.as_deref().unwrap_or(NO_PROXY));
+        vec![
+            ("HTTP_PROXY", proxy.clone()),
+            ("HTTPS_PROXY", proxy.clone()),
+            ("NO_PROXY", none_for.clone()),
+            ("http_proxy", proxy.clone()),
+            ("https_proxy", proxy.clone()),
+            ("no_proxy", none_for),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_not_for_this_machine_unless_the_owner_says_so() {
+        let mut network = Network {
+            proxy: Some(Secret::new("http://p:1")),
+            ..Network::default()
+        };
+        let shown = |network: &Network| {
+            network
+                .proxy_variables()
+                .iter()
+                .map(|(name, value)| format!("{name}={}", value.expose()))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(
+            shown(&network),
+            "HTTP_PROXY=http://p:1 HTTPS_PROXY=http://p:1 NO_PROXY=localhost,127.0.0.1,::1 \
+             http_proxy=http://p:1 https_proxy=http://p:1 no_proxy=localhost,127.0.0.1,::1"
+        );
+        network.no_proxy = Some("inner.example".to_owned());
+        assert!(shown(&network).ends_with("no_proxy=inner.example"));
+        assert!(Network::default().proxy_variables().is_empty());
+    }
+}
