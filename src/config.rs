@@ -5,6 +5,7 @@ mod entries;
 mod environment;
 mod file;
 pub mod identity;
+mod images;
 mod setting;
 
 use std::path::{Path, PathBuf};
@@ -14,7 +15,10 @@ use serde_json::Value;
 
 use crate::cli::{AgentArgs, BackendArgs};
 use crate::failure::{Error, Kind, Result};
+use crate::launch::build::Settings;
+use crate::launch::builder as image_builder;
 use crate::launch::command::Secret;
+use crate::launch::network::Network;
 use crate::launch::plan::Server;
 pub use environment::Environment;
 use file::{Builder, File};
@@ -91,6 +95,10 @@ pub struct AgentConfig {
     pub base_url: Setting<String>,
     /// How images are built.
     pub builder: Setting<Option<Builder>>,
+    /// The same, settled for a queue that says nothing about it.
+    pub image_builder: image_builder::Builder,
+    /// How the agent, builds and jobs reach the world.
+    pub network: Setting<Network>,
     /// The older way to say where built images go.
     pub registry: Setting<Value>,
     /// The cloud that the agent runs in.
@@ -170,6 +178,25 @@ impl AgentConfig {
         Err(identity::no_key(&self.key_looked_for)
             .within("no queue to poll: the embedded queue was not chosen")
             .hint("for the embedded queue add `--local`, or write `backend: local` into launch-config.yaml; for W&B run `wandb login` or set `WANDB_API_KEY`"))
+    }
+
+    /// What decides about a build. `has_buildx` asks docker.
+    pub fn build_settings<'a>(
+        &'a self,
+        has_buildx: &'a dyn Fn() -> bool,
+        folder: &'a Path,
+    ) -> Settings<'a> {
+        Settings {
+            builder: &self.image_builder,
+            network: &self.network.value,
+            has_buildx,
+            folder,
+        }
+    }
+
+    /// Where generated Dockerfiles are written.
+    pub fn builds_folder(&self) -> PathBuf {
+        self.state_folder.join("builds")
     }
 
     /// W&B's server, when jobs are told about one: not with the embedded queue, where there is neither server nor key.
@@ -270,6 +297,14 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
         env_macros: Setting::default(Vec::new()).or(file.env_macros(), from_file()),
         base_url: identity.base_url,
         builder: Setting::default(None).or(file.builder(&path)?.map(Some), from_file()),
+        image_builder: images::builder(&file, &path)?,
+        network: Setting::default(Network::default()).or(
+            file.network
+                .is_some()
+                .then(|| images::network(&file, &path, environment))
+                .transpose()?,
+            from_file(),
+        ),
         registry: Setting::default(Value::Null).or(file.registry.clone(), from_file()),
         environment: Setting::default(Value::Null).or(file.environment.clone(), from_file()),
         api_key: identity.api_key,

@@ -15,6 +15,8 @@ use crate::host::engine::{self, End};
 use crate::host::logs::{JobLog, LogFile, Redactor, TerminalLines};
 use crate::host::stop::{Activity, Stop};
 use crate::host::{images, runner};
+use crate::launch::build;
+use crate::launch::job::Code;
 use crate::launch::plan::{self, Context, Place, Plan};
 use crate::launch::spec::LaunchSpec;
 use crate::queue::{AgentId, Ended, Outcome, RunQueueItem, Started, spell_duration};
@@ -102,8 +104,8 @@ impl Job {
             &shared.agent,
             &self.item,
             &spec,
-        )
-        .at(Stage::Agent)?;
+            None,
+        )?;
         plan.warnings.splice(..0, warnings);
         if !self.claim(&plan.run_id) {
             return Ok(None);
@@ -146,10 +148,7 @@ impl Job {
             Ok(log) => log,
             Err(failure) => return self.report(&failed(failure)),
         };
-        for warning in &plan.warnings {
-            log.note(format_args!("[launch-agent: warning: {warning}]"));
-            self.warn(warning);
-        }
+        self.note_warnings(&plan.warnings, &mut log);
         let result = self.carry_out(plan, &mut log);
         let ended_by_itself = result.is_ok() && self.stop.reason().is_none();
         let ended = self.judge(result, &mut log);
@@ -190,7 +189,8 @@ impl Job {
 
     fn carry_out(&self, plan: &Plan, log: &mut JobLog) -> Result<End, Failure> {
         if let Place::Container(container) = &plan.place {
-            images::provide(&container.image, log, &self.stop).at(Stage::Build)?;
+            let warnings = images::provide(&container.image, log, &self.stop).at(Stage::Build)?;
+            self.note_warnings(&warnings, log);
         }
         runner::run(plan, log, &self.stop).at(Stage::Run)
     }
@@ -273,6 +273,14 @@ impl Job {
         Verdict::Unrecorded
     }
 
+    /// Tells the job's owner, in the job's log and on its item.
+    fn note_warnings(&self, warnings: &[String], log: &mut JobLog) {
+        for warning in warnings {
+            log.note(format_args!("[launch-agent: warning: {warning}]"));
+            self.warn(warning);
+        }
+    }
+
     fn warn(&self, warning: &str) {
         log::warn!("item {}: {warning}", self.item.id);
         if let Err(error) = self.shared.queue.warn(&self.item.id, warning) {
@@ -284,16 +292,17 @@ impl Job {
     }
 }
 
-/// Everything that is decided about an item, with nothing done.
+/// Everything that is decided about an item, with nothing done. `code` is what was fetched for its job.
 pub fn plan_of(
     config: &AgentConfig,
     environment: &BTreeMap<String, String>,
     agent: &AgentId,
     item: &RunQueueItem,
     spec: &LaunchSpec,
-) -> Result<Plan> {
+    code: Option<&Code>,
+) -> Result<Plan, Failure> {
     let run_id = new_run_id();
-    let cidfile = cidfile(config, item)?;
+    let cidfile = cidfile(config, item).at(Stage::Agent)?;
     let server = config.server();
     let context = Context {
         item: &item.id.0,
@@ -306,11 +315,15 @@ pub fn plan_of(
         env_macros: &config.env_macros.value,
         secure_mode: config.secure_mode.value,
         cidfile: &cidfile,
+        network: &config.network.value,
     };
     if spec.is_scheduler {
-        return plan::scheduler(spec, &context);
+        return plan::scheduler(spec, &context).at(Stage::Agent);
     }
-    let launch = plan::resolve(spec, &context, &engine::run_help)?;
+    let folder = config.builds_folder();
+    let settings = config.build_settings(&engine::has_buildx, &folder);
+    let program = build::decide(spec, code, &settings).at(Stage::Build)?;
+    let launch = plan::resolve(spec, &program, &context, &engine::run_help).at(Stage::Agent)?;
     Ok(plan::plan(&launch, &context))
 }
 

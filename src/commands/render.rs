@@ -11,6 +11,7 @@ use crate::cli::{Format, RenderArgs};
 use crate::config::{AgentConfig, Environment};
 use crate::failure::{Error, Result};
 use crate::host::engine;
+use crate::launch::build::decide;
 use crate::launch::plan::{Context, Place, Plan, plan, resolve};
 use crate::launch::resource_args::{merge, options_or_ask};
 use crate::launch::spec::{LaunchSpec, Object};
@@ -41,8 +42,15 @@ pub fn run(args: &RenderArgs, environment: &Environment) -> Result<ExitCode> {
         env_macros: &config.env_macros.value,
         secure_mode: config.secure_mode.value,
         cidfile: &config.state_folder.join("render.cid"),
+        network: &config.network.value,
     };
-    let launch = resolve(&spec, &context, &engine::run_help)?;
+    let folder = config.builds_folder();
+    let program = decide(
+        &spec,
+        None,
+        &config.build_settings(&engine::has_buildx, &folder),
+    )?;
+    let launch = resolve(&spec, &program, &context, &engine::run_help)?;
     let plan = plan(&launch, &context);
     warnings.extend(plan.warnings.iter().cloned());
     match args.format {

@@ -1,5 +1,7 @@
 //! Brings the image of a job to this machine, as its plan says.
 
+mod build;
+mod context;
 pub mod turns;
 
 use crate::failure::{Error, Kind, Result};
@@ -7,13 +9,21 @@ use crate::host::engine;
 use crate::host::logs::JobLog;
 use crate::host::process::{self, Ending};
 use crate::host::stop::{Activity, Stop};
+use crate::launch::command::CommandLine;
 use crate::launch::plan::ImagePlan;
 
-/// Makes sure that the image of the job is on this machine.
-pub fn provide(plan: &ImagePlan, log: &mut JobLog, stop: &Stop) -> Result<()> {
-    let ImagePlan::PullIfMissing { image, command } = plan else {
-        return Ok(());
-    };
+/// Makes sure that the image of the job is on this machine. Gives what the job's owner should know, a sentence each.
+pub fn provide(plan: &ImagePlan, log: &mut JobLog, stop: &Stop) -> Result<Vec<String>> {
+    match plan {
+        ImagePlan::PullIfMissing { image, command } => {
+            pull(image, command, log, stop).map(|()| Vec::new())
+        }
+        ImagePlan::LeftToDocker => Ok(Vec::new()),
+        ImagePlan::Build(plan) => build::provide(plan, log, stop),
+    }
+}
+
+fn pull(image: &str, command: &CommandLine, log: &mut JobLog, stop: &Stop) -> Result<()> {
     if engine::has_image(image)? {
         return Ok(());
     }

@@ -14,9 +14,9 @@ use crate::launch::dependencies::{self, minor_version};
 use crate::launch::docker;
 use crate::launch::dockerfile::{self, CA_SECRET, Flavor, HOME, Recipe};
 use crate::launch::image;
-use crate::launch::job::{Job, JobSource, Source};
+use crate::launch::job::{Code, Job, JobSource, Source};
 use crate::launch::network::Network;
-use crate::launch::resource_args::{DockerOption, Given};
+use crate::launch::resource_args::DockerOption;
 use crate::launch::spec::LaunchSpec;
 
 /// Where code is mounted that is not built. W&B's own place.
@@ -26,14 +26,14 @@ const MOUNT: &str = "/mnt/wandb";
 const DEFAULT_PYTHON: &str = "3.12";
 
 /// What decides about a build, beside the job.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Settings<'a> {
     /// The agent's builder with what the queue says.
     pub builder: &'a Builder,
     /// How a build reaches the world.
     pub network: &'a Network,
-    /// Docker has the plugin that builds with BuildKit.
-    pub has_buildx: bool,
+    /// Has docker the plugin that builds with BuildKit? Asked for a build alone, because the question costs a process.
+    pub has_buildx: &'a dyn Fn() -> bool,
     /// Where generated Dockerfiles are written.
     pub folder: &'a Path,
 }
@@ -96,58 +96,77 @@ pub struct Dockerfile {
     pub is_generated: bool,
 }
 
-/// Decides what an image job runs.
-pub fn image_program(image: &str) -> Result<Program> {
+/// Decides what a spec runs. `code` is what was fetched for its job; `None` for a spec that names an image itself. An
+/// error belongs to the stage `build`.
+pub fn decide(spec: &LaunchSpec, code: Option<&Code>, settings: &Settings<'_>) -> Result<Program> {
+    let builder = settings.builder.for_queue(&spec.resource_args)?;
+    let settings = Settings {
+        builder: &builder,
+        ..*settings
+    };
+    let Some(code) = code else {
+        return image_program(named_image(spec)?, spec.overrides.entry_point.clone());
+    };
+    let mut program = match (&code.job.source, &code.source) {
+        (JobSource::Image(image), _) => image_program(image, code.job.entry_point.clone())?,
+        (_, Some(source)) => code_program(spec, &code.job, source, &settings)?,
+        (_, None) => {
+            let what = format!("the code of the job `{}` is not here", code.job.name);
+            return Err(Error::input(what));
+        }
+    };
+    program.warnings.splice(..0, code.warnings.clone());
+    Ok(program)
+}
+
+/// The image that a spec names.
+fn named_image(spec: &LaunchSpec) -> Result<&str> {
+    spec.image.as_deref().ok_or_else(|| match &spec.job {
+        Some(job) => Error::input(format!("the job `{job}` was not fetched"))
+            .hint("name an image in `docker.docker_image` of the launch spec"),
+        None => Error::input("the launch spec names no image").hint(
+            r#"name it as {"docker": {"docker_image": "python:3.12"}} or {"image_uri": "python:3.12"}"#,
+        ),
+    })
+}
+
+fn image_program(image: &str, entry_point: Vec<String>) -> Result<Program> {
     image::check(image)?;
     Ok(Program {
         image: image.to_owned(),
-        entry_point: Vec::new(),
+        entry_point,
         options: Vec::new(),
         build: None,
         warnings: Vec::new(),
     })
 }
 
-/// Decides what a job runs. `source` is its code, which an image job has none of. An error belongs to the stage
-/// `build`.
-pub fn program(
+fn code_program(
     spec: &LaunchSpec,
     job: &Job,
-    source: Option<&Source>,
+    source: &Source,
     settings: &Settings<'_>,
 ) -> Result<Program> {
-    let source = match (&job.source, source) {
-        (JobSource::Image(image), _) => return image_program(image),
-        (_, Some(source)) => source,
-        (_, None) => {
-            return Err(Error::input(format!(
-                "the code of the job `{}` is not here",
-                job.name
-            )));
-        }
-    };
     if let Some(image) = &job.base_image {
         image::check(image).map_err(|error| error.within("the job's `base_image`"))?;
         return mounted(spec, job, source, image.clone());
     }
-    match settings.builder.kind {
-        BuilderKind::Docker => built(spec, job, source, settings),
-        BuilderKind::Noop => {
-            check_entry_point(spec, job)?;
-            let image = match &settings.builder.base_image {
-                Some(image) => image.clone(),
-                None => python_image(job.python.as_deref()),
-            };
-            let mut program = mounted(spec, job, source, image)?;
-            if let Some(file) = dependencies::find(source, "").from {
-                program.warnings.push(format!(
-                    "`{file}` was not installed: the agent's `builder.type` is `noop`, so the job runs in `{}` as that is",
-                    program.image
-                ));
-            }
-            Ok(program)
-        }
+    if settings.builder.kind == BuilderKind::Docker {
+        return built(spec, job, source, settings);
     }
+    check_entry_point(job)?;
+    let image = match &settings.builder.base_image {
+        Some(image) => image.clone(),
+        None => python_image(job.python.as_deref()),
+    };
+    let mut program = mounted(spec, job, source, image)?;
+    if let Some(file) = dependencies::find(source, "").from {
+        program.warnings.push(format!(
+            "`{file}` was not installed: the agent's `builder.type` is `noop`, so the job runs in `{}` as that is",
+            program.image
+        ));
+    }
+    Ok(program)
 }
 
 /// Runs the code as it is, mounted into an image that is there already.
@@ -163,8 +182,8 @@ fn mounted(spec: &LaunchSpec, job: &Job, source: &Source, image: String) -> Resu
         image,
         entry_point: job.entry_point.clone(),
         options: vec![
-            option("volume", &format!("{}:{MOUNT}", source.folder.display())),
-            option("workdir", folder.trim_end_matches('/')),
+            DockerOption::with_value("volume", &format!("{}:{MOUNT}", source.folder.display())),
+            DockerOption::with_value("workdir", folder.trim_end_matches('/')),
         ],
         build: None,
         warnings: Vec::new(),
@@ -178,13 +197,21 @@ fn built(
     settings: &Settings<'_>,
 ) -> Result<Program> {
     let context = match &job.build_context {
-        Some(folder) => inside(folder).map_err(|error| error.within("the job's `build_context`"))?,
+        Some(folder) => {
+            inside(folder).map_err(|error| error.within("the job's `build_context`"))?
+        }
         None => String::new(),
     };
     let chosen = chosen_dockerfile(spec, job, source, &context)?;
+    let makes = Makes {
+        job,
+        source,
+        settings,
+        is_buildkit: (settings.has_buildx)(),
+    };
     let (mut program, folder_in_image) = match chosen {
-        Some(own) => (with_own_dockerfile(job, source, settings, own), None),
-        None => (generated(spec, job, source, settings, &context)?, Some(HOME)),
+        Some(own) => (makes.with_own_dockerfile(own), None),
+        None => (makes.generated(&context)?, Some(HOME)),
     };
     if let Some(folder) = &spec.overrides.working_dir {
         let path = match folder_in_image {
@@ -200,7 +227,9 @@ fn built(
                 .hint("give the whole path of the folder in the image, such as `/app/data`"));
             }
         };
-        program.options.push(option("workdir", &path));
+        program
+            .options
+            .push(DockerOption::with_value("workdir", &path));
     }
     Ok(program)
 }
@@ -241,8 +270,10 @@ fn chosen_dockerfile(
             .find_map(|path| own(path, context, job.entry_point.clone()))
             .map(Some)
             .ok_or_else(|| {
-                Error::input(format!("{key} is `{named}`, which is not in the job's code"))
-                    .hint("give its path in the code, or in `build_context` where the job has one")
+                Error::input(format!(
+                    "{key} is `{named}`, which is not in the job's code"
+                ))
+                .hint("give its path in the code, or in `build_context` where the job has one")
             });
     }
     let script = script_of(&job.entry_point).unwrap_or_default();
@@ -253,216 +284,214 @@ fn chosen_dockerfile(
         (context, job.entry_point.clone())
     } else {
         let renamed = |word: &String| if word == script { name } else { word }.to_owned();
-        (beside.as_str(), job.entry_point.iter().map(renamed).collect())
+        (
+            beside.as_str(),
+            job.entry_point.iter().map(renamed).collect(),
+        )
     };
     Ok(own(joined(&beside, "Dockerfile.wandb"), seen, entry_point))
 }
 
-fn with_own_dockerfile(job: &Job, source: &Source, settings: &Settings<'_>, own: Own) -> Program {
-    let makes = [
-        "own",
-        &source.identity,
-        &own.path,
-        &own.context,
-        &own.text,
-    ];
-    let dockerfile = Dockerfile {
-        path: source.folder.join(&own.path),
-        text: own.text.clone(),
-        is_generated: false,
-    };
-    let image = name(job, settings.builder, &makes);
-    let build = Build {
-        command: command(job, source, settings, &image, &dockerfile.path, &own.context),
-        image,
-        dockerfile,
-        context: source.folder.join(&own.context),
-        // The Dockerfile may make the script, or put it elsewhere.
-        script: None,
-        base: None,
-        ca_bundle: settings.network.ca_bundle.clone(),
-        is_pushed: settings.builder.destination.is_some(),
-        is_buildkit: settings.has_buildx,
-    };
-    Program {
-        image: build.image.clone(),
-        entry_point: own.entry_point,
-        options: Vec::new(),
-        build: Some(build),
-        warnings: Vec::new(),
-    }
+/// What an image is made of, and how.
+struct Makes<'a> {
+    job: &'a Job,
+    source: &'a Source,
+    settings: &'a Settings<'a>,
+    is_buildkit: bool,
 }
 
-fn generated(
-    spec: &LaunchSpec,
-    job: &Job,
-    source: &Source,
-    settings: &Settings<'_>,
-    context: &str,
-) -> Result<Program> {
-    check_entry_point(spec, job)?;
-    let entry_point = if job.entry_point.is_empty() {
-        &spec.overrides.entry_point
-    } else {
-        &job.entry_point
-    };
-    let found = dependencies::find(source, context);
-    let python = job
-        .python
-        .as_deref()
-        .and_then(minor_version)
-        .or_else(|| found.python.clone());
-    let chosen = settings.builder.base_image.as_ref();
-    let base = Base {
-        image: chosen.map_or_else(|| python_image(python.as_deref()), Clone::clone),
-        python,
-    };
-    let secrets: Vec<&str> = settings.builder.secrets.keys().map(String::as_str).collect();
-    let recipe = Recipe {
-        base: &base.image,
-        is_python_image: chosen.is_none(),
-        python: base.python.as_deref(),
-        dependencies: &found,
-        entry_point,
-        secrets: &secrets,
-        has_ca_bundle: settings.network.ca_bundle.is_some(),
-    };
-    // What the image is made of does not depend on who builds it, nor on how the build reached the world.
-    let canonical = dockerfile::text(
-        &Recipe {
-            secrets: &[],
-            has_ca_bundle: false,
-            ..recipe.clone()
-        },
-        &Flavor::Classic { ca_image: None },
-    );
-    let image = name(
-        job,
-        settings.builder,
-        &["generated", &source.identity, context, &canonical],
-    );
-    let flavor = if settings.has_buildx {
-        Flavor::BuildKit
-    } else {
-        Flavor::Classic {
-            ca_image: recipe.has_ca_bundle.then(|| CA_IMAGE.to_owned()),
+impl Makes<'_> {
+    fn with_own_dockerfile(&self, own: Own) -> Program {
+        let identity = &self.source.identity;
+        let image = self.name(&["own", identity, &own.path, &own.context, &own.text]);
+        let dockerfile = Dockerfile {
+            path: self.source.folder.join(&own.path),
+            text: own.text,
+            is_generated: false,
+        };
+        let build = Build {
+            // The Dockerfile may make the script, or put it elsewhere.
+            script: None,
+            base: None,
+            ..self.build(image, dockerfile, &own.context)
+        };
+        Program {
+            image: build.image.clone(),
+            entry_point: own.entry_point,
+            options: Vec::new(),
+            build: Some(build),
+            warnings: Vec::new(),
         }
-    };
-    let tag = image.rsplit(':').next().unwrap_or_default();
-    let dockerfile = Dockerfile {
-        path: settings.folder.join(format!("{tag}.Dockerfile")),
-        text: dockerfile::text(&recipe, &flavor),
-        is_generated: true,
-    };
-    let build = Build {
-        command: command(job, source, settings, &image, &dockerfile.path, context),
-        image,
-        dockerfile,
-        context: source.folder.join(context),
-        script: script_of(entry_point).map(str::to_owned),
-        base: Some(base),
-        ca_bundle: settings.network.ca_bundle.clone(),
-        is_pushed: settings.builder.destination.is_some(),
-        is_buildkit: settings.has_buildx,
-    };
-    Ok(Program {
-        image: build.image.clone(),
-        entry_point: Vec::new(),
-        options: Vec::new(),
-        build: Some(build),
-        warnings: found.warnings,
-    })
+    }
+
+    fn generated(&self, context: &str) -> Result<Program> {
+        check_entry_point(self.job)?;
+        let found = dependencies::find(self.source, context);
+        let python = self.job.python.as_deref().and_then(minor_version);
+        let python = python.or_else(|| found.python.clone());
+        let chosen = self.settings.builder.base_image.clone();
+        let is_python_image = chosen.is_none();
+        let base = Base {
+            image: chosen.unwrap_or_else(|| python_image(python.as_deref())),
+            python,
+        };
+        let secrets: Vec<&str> = self
+            .settings
+            .builder
+            .secrets
+            .keys()
+            .map(String::as_str)
+            .collect();
+        let recipe = Recipe {
+            base: &base.image,
+            is_python_image,
+            python: base.python.as_deref(),
+            dependencies: &found,
+            entry_point: &self.job.entry_point,
+            secrets: &secrets,
+            has_ca_bundle: self.settings.network.ca_bundle.is_some(),
+        };
+        // What the image is made of does not depend on who builds it, nor on how the build reached the world.
+        let canonical = dockerfile::text(
+            &Recipe {
+                secrets: &[],
+                has_ca_bundle: false,
+                ..recipe
+            },
+            &Flavor::Classic { ca_image: None },
+        );
+        let image = self.name(&["generated", &self.source.identity, context, &canonical]);
+        let flavor = if self.is_buildkit {
+            Flavor::BuildKit
+        } else {
+            let ca_image = recipe.has_ca_bundle.then(|| CA_IMAGE.to_owned());
+            Flavor::Classic { ca_image }
+        };
+        let tag = image.rsplit(':').next().unwrap_or_default();
+        let dockerfile = Dockerfile {
+            path: self.settings.folder.join(format!("{tag}.Dockerfile")),
+            text: dockerfile::text(&recipe, &flavor),
+            is_generated: true,
+        };
+        let build = Build {
+            script: script_of(&self.job.entry_point).map(str::to_owned),
+            base: Some(base),
+            ..self.build(image, dockerfile, context)
+        };
+        Ok(Program {
+            image: build.image.clone(),
+            entry_point: Vec::new(),
+            options: Vec::new(),
+            build: Some(build),
+            warnings: found.warnings,
+        })
+    }
+
+    fn build(&self, image: String, dockerfile: Dockerfile, context: &str) -> Build {
+        let context = self.source.folder.join(context);
+        Build {
+            command: self.command(&image, &dockerfile.path, &context),
+            image,
+            dockerfile,
+            context,
+            script: None,
+            base: None,
+            ca_bundle: self.settings.network.ca_bundle.clone(),
+            is_pushed: self.settings.builder.destination.is_some(),
+            is_buildkit: self.is_buildkit,
+        }
+    }
+
+    fn command(&self, image: &str, dockerfile: &Path, context: &Path) -> CommandLine {
+        let settings = self.settings;
+        let mut command = if self.is_buildkit {
+            CommandLine::new(docker::PROGRAM)
+                .args(["buildx", "build"])
+                .part(["--load"])
+                .part(["--progress", "plain"])
+        } else {
+            let mut command = CommandLine::new(docker::PROGRAM).arg("build");
+            command
+                .env
+                .insert("DOCKER_BUILDKIT".to_owned(), Secret::new("0"));
+            command
+        };
+        command = command
+            .part(["--file".into(), dockerfile.to_string_lossy()])
+            .part(["--tag", image]);
+        for (key, value) in [("job", &self.job.name), ("source", &self.source.identity)] {
+            command = command.part(["--label".to_owned(), format!("launch-agent.{key}={value}")]);
+        }
+        if let Some(platform) = &settings.builder.platform {
+            command = command.part(["--platform", platform]);
+        }
+        for (key, value) in &settings.builder.build_args {
+            command = command.part(["--build-arg".to_owned(), format!("{key}={value}")]);
+        }
+        for (key, value) in settings.network.proxy_variables() {
+            command.env.insert(key.to_owned(), value);
+            command = command.part(["--build-arg", key]);
+        }
+        for (key, value) in settings.network.no_proxy_variables() {
+            command = command.part(["--build-arg".to_owned(), format!("{key}={value}")]);
+        }
+        if self.is_buildkit {
+            let certificates = settings
+                .network
+                .ca_bundle
+                .iter()
+                .map(|path| (CA_SECRET, path));
+            let own = settings
+                .builder
+                .secrets
+                .iter()
+                .map(|(id, path)| (id.as_str(), path));
+            for (id, path) in certificates.chain(own) {
+                command = command.part([
+                    "--secret".to_owned(),
+                    format!("id={id},src={}", path.display()),
+                ]);
+            }
+        }
+        command.part([context.to_string_lossy()])
+    }
+
+    /// The image's name: where it goes, and a tag over all that makes it what it is.
+    fn name(&self, makes: &[&str]) -> String {
+        let builder = self.settings.builder;
+        let mut hash = Sha256::new();
+        let arguments: Vec<String> = builder
+            .build_args
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let platform = builder.platform.as_deref().unwrap_or_default();
+        let all = makes
+            .iter()
+            .copied()
+            .chain([platform])
+            .chain(arguments.iter().map(String::as_str));
+        for part in all {
+            // The length keeps `ab` + `c` apart from `a` + `bc`.
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        let tag: String = hash
+            .finalize()
+            .iter()
+            .take(6)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        match &builder.destination {
+            Some(destination) => format!("{destination}:{tag}"),
+            None => format!("launch-agent/{}:{tag}", image_part(&self.job.name)),
+        }
+    }
 }
 
 /// The image that holds nothing but the certificates, for the classic builder, which has no other way to hand a file
 /// to a build that is not in its context.
 pub const CA_IMAGE: &str = "launch-agent/ca-bundle:latest";
-
-fn command(
-    job: &Job,
-    source: &Source,
-    settings: &Settings<'_>,
-    image: &str,
-    dockerfile: &Path,
-    context: &str,
-) -> CommandLine {
-    let mut command = if settings.has_buildx {
-        CommandLine::new(docker::PROGRAM)
-            .args(["buildx", "build"])
-            .part(["--load"])
-            .part(["--progress", "plain"])
-    } else {
-        let mut command = CommandLine::new(docker::PROGRAM).arg("build");
-        command
-            .env
-            .insert("DOCKER_BUILDKIT".to_owned(), Secret::new("0"));
-        command
-    };
-    command = command
-        .part(["--file".into(), dockerfile.to_string_lossy()])
-        .part(["--tag", image]);
-    for (key, value) in [("job", &job.name), ("source", &source.identity)] {
-        command = command.part(["--label".to_owned(), format!("launch-agent.{key}={value}")]);
-    }
-    if let Some(platform) = &settings.builder.platform {
-        command = command.part(["--platform", platform]);
-    }
-    for (key, value) in &settings.builder.build_args {
-        command = command.part(["--build-arg".to_owned(), format!("{key}={value}")]);
-    }
-    for (key, value) in settings.network.proxy_variables() {
-        command.env.insert(key.to_owned(), value);
-        command = command.part(["--build-arg", key]);
-    }
-    if settings.has_buildx {
-        let certificates = settings
-            .network
-            .ca_bundle
-            .iter()
-            .map(|path| (CA_SECRET, path));
-        let own = settings
-            .builder
-            .secrets
-            .iter()
-            .map(|(id, path)| (id.as_str(), path));
-        for (id, path) in certificates.chain(own) {
-            command =
-                command.part(["--secret".to_owned(), format!("id={id},src={}", path.display())]);
-        }
-    }
-    command.part([source.folder.join(context).to_string_lossy()])
-}
-
-/// The image's name: where it goes, and a tag over all that makes it what it is.
-fn name(job: &Job, builder: &Builder, makes: &[&str]) -> String {
-    let mut hash = Sha256::new();
-    let arguments: Vec<String> = builder
-        .build_args
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
-    let platform = builder.platform.as_deref().unwrap_or_default();
-    let all = makes
-        .iter()
-        .copied()
-        .chain([platform])
-        .chain(arguments.iter().map(String::as_str));
-    for part in all {
-        // The length keeps `ab` + `c` apart from `a` + `bc`.
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part.as_bytes());
-    }
-    let tag: String = hash
-        .finalize()
-        .iter()
-        .take(6)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    match &builder.destination {
-        Some(destination) => format!("{destination}:{tag}"),
-        None => format!("launch-agent/{}:{tag}", image_part(&job.name)),
-    }
-}
 
 /// `entity/project/name:v3` as a part of an image's name.
 fn image_part(job: &str) -> String {
@@ -491,8 +520,8 @@ fn python_image(python: Option<&str>) -> String {
     )
 }
 
-fn check_entry_point(spec: &LaunchSpec, job: &Job) -> Result<()> {
-    if job.entry_point.is_empty() && spec.overrides.entry_point.is_empty() {
+fn check_entry_point(job: &Job) -> Result<()> {
+    if job.entry_point.is_empty() {
         return Err(
             Error::input(format!("the job `{}` has no entry point", job.name)).hint(
                 "say what runs: `-E \"python train.py\"` when the job is made, or in `overrides.entry_point`",
@@ -505,7 +534,9 @@ fn check_entry_point(spec: &LaunchSpec, job: &Job) -> Result<()> {
 /// The first word of an entry point that is a script of the code.
 fn script_of(entry_point: &[String]) -> Option<&str> {
     let is_script = |word: &&String| {
-        [".py", ".ipynb", ".sh"].iter().any(|end| word.ends_with(end))
+        [".py", ".ipynb", ".sh"]
+            .iter()
+            .any(|end| word.ends_with(end))
             && !word.starts_with(['/', '-'])
     };
     entry_point.iter().find(is_script).map(String::as_str)
@@ -531,13 +562,5 @@ fn joined(folder: &str, path: &str) -> String {
         ("", path) => path.to_owned(),
         (folder, "") => folder.to_owned(),
         (folder, path) => format!("{folder}/{path}"),
-    }
-}
-
-fn option(name: &str, value: &str) -> DockerOption {
-    DockerOption {
-        name: name.to_owned(),
-        spelling: format!("--{name}"),
-        given: Given::Value(value.to_owned()),
     }
 }

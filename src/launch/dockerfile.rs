@@ -97,7 +97,8 @@ fn find_python(text: &mut String, recipe: &Recipe<'_>, flavor: &Flavor) {
     }
     let mounts = match flavor {
         Flavor::BuildKit => {
-            "--mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt,sharing=locked "
+            "--mount=type=cache,target=/var/cache/apt,sharing=locked \\\n    \
+             --mount=type=cache,target=/var/lib/apt,sharing=locked \\\n    "
         }
         Flavor::Classic { .. } => "",
     };
@@ -162,9 +163,10 @@ fn install(text: &mut String, recipe: &Recipe<'_>, flavor: &Flavor, what: &str) 
     let mut mounts = String::new();
     let no_cache = match flavor {
         Flavor::BuildKit => {
-            mounts.push_str("--mount=type=cache,target=/root/.cache/pip ");
+            mounts.push_str("--mount=type=cache,target=/root/.cache/pip \\\n    ");
             for id in recipe.secrets {
-                let _ = write!(mounts, "--mount=type=secret,id={id}{} ", secret_target(id));
+                let target = secret_target(id);
+                let _ = write!(mounts, "--mount=type=secret,id={id}{target} \\\n    ");
             }
             ""
         }
@@ -176,7 +178,7 @@ fn install(text: &mut String, recipe: &Recipe<'_>, flavor: &Flavor, what: &str) 
     );
     if recipe.has_ca_bundle {
         for name in CA_VARIABLES {
-            let _ = write!(variables, " {name}={CA_IN_CONTAINER}");
+            let _ = write!(variables, " \\\n    {name}={CA_IN_CONTAINER}");
         }
     }
     let _ = writeln!(text, "RUN {mounts}export {variables} \\\n && {what}");
@@ -184,7 +186,7 @@ fn install(text: &mut String, recipe: &Recipe<'_>, flavor: &Flavor, what: &str) 
 
 fn ca_mount(recipe: &Recipe<'_>, flavor: &Flavor) -> String {
     if recipe.has_ca_bundle && *flavor == Flavor::BuildKit {
-        format!("--mount=type=secret,id={CA_SECRET},target={CA_IN_CONTAINER} ")
+        format!("--mount=type=secret,id={CA_SECRET},target={CA_IN_CONTAINER} \\\n    ")
     } else {
         String::new()
     }
@@ -254,11 +256,51 @@ mod tests {
             needed: vec!["six>=1".to_owned()],
             ..Dependencies::default()
         };
-        insta::assert_snapshot!(written(&dependencies, &Flavor::BuildKit), @"");
+        let with_mounts = written(&dependencies, &Flavor::BuildKit);
+        insta::assert_snapshot!(with_mounts, @r#"
+        FROM python:3.11-slim AS base
+
+        FROM base AS environment
+        RUN python3 -m venv /env
+        RUN --mount=type=cache,target=/root/.cache/pip \
+            --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
+            --mount=type=secret,id=token \
+            --mount=type=secret,id=ca_bundle,target=/etc/launch-agent/ca-bundle.pem \
+            export PATH=/env/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore \
+            SSL_CERT_FILE=/etc/launch-agent/ca-bundle.pem \
+            REQUESTS_CA_BUNDLE=/etc/launch-agent/ca-bundle.pem \
+            CURL_CA_BUNDLE=/etc/launch-agent/ca-bundle.pem \
+            PIP_CERT=/etc/launch-agent/ca-bundle.pem \
+            GIT_SSL_CAINFO=/etc/launch-agent/ca-bundle.pem \
+         && pip install \
+              'six>=1'
+
+        FROM base
+        COPY --from=environment /env /env
+        RUN mkdir -p /home/launch && chown 1000:0 /home/launch \
+         && { grep -q '^[^:]*:[^:]*:1000:' /etc/passwd || echo 'launch:x:1000:0::/home/launch:/bin/sh' >>/etc/passwd; }
+        ENV PATH=/env/bin:$PATH HOME=/home/launch PYTHONUNBUFFERED=1
+        WORKDIR /home/launch
+        COPY --chown=1000:0 . ./
+        USER 1000:0
+        ENTRYPOINT ["python", "train.py", "--name=it's, \"x\""]
+        "#);
         let classic = Flavor::Classic {
             ca_image: Some("launch-agent/ca:1".to_owned()),
         };
-        insta::assert_snapshot!(written(&dependencies, &classic), @"");
+        let without: Vec<String> = with_mounts
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("--mount"))
+            .map(|line| match line {
+                "FROM python:3.11-slim AS base" => format!(
+                    "{line}\nCOPY --from=launch-agent/ca:1 /ca-bundle.pem {CA_IN_CONTAINER}"
+                ),
+                line if line.starts_with("RUN --mount") => "RUN ".to_owned(),
+                line => line.replace("=ignore", "=ignore PIP_NO_CACHE_DIR=1"),
+            })
+            .collect();
+        let without = without.join("\n").replace("RUN \n    ", "RUN ") + "\n";
+        assert_eq!(written(&dependencies, &classic), without);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! network, or starts anything; `tests/architecture.rs` holds it to that.
 
 pub mod build;
+pub mod build_output;
 pub mod builder;
 pub mod command;
 pub mod dependencies;

@@ -11,8 +11,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::launch::build::Build;
 use crate::launch::command::{CommandLine, Secret};
 use crate::launch::job_env::Variable;
+use crate::launch::network::Network;
 use crate::launch::resource_args::{DockerOption, Given};
 pub use scheduler::scheduler;
 pub use settle::resolve;
@@ -49,6 +51,8 @@ pub struct Context<'a> {
     pub secure_mode: bool,
     /// Where docker writes the container's id.
     pub cidfile: &'a Path,
+    /// How the job reaches the world.
+    pub network: &'a Network,
 }
 
 /// Everything settled: what will run, as values.
@@ -62,7 +66,9 @@ pub struct Launch {
     pub warnings: Vec<String>,
     /// The job's variables, in their order.
     variables: Vec<Variable>,
-    /// What the agent adds for a server on this very machine, then the queue's and the job's options.
+    /// How the image is built, when it is.
+    build: Option<Build>,
+    /// What the agent adds, then the queue's and the job's options.
     options: Vec<DockerOption>,
     /// Replaces the image's entry point when it is not empty.
     entry_point: Vec<String>,
@@ -133,6 +139,8 @@ pub enum ImagePlan {
     },
     /// The options have a `pull`, so `docker run` does it.
     LeftToDocker,
+    /// It is built, when it is not here already.
+    Build(Box<Build>),
 }
 
 /// Who removes the container when it has ended.
@@ -206,6 +214,9 @@ pub fn plan(launch: &Launch, context: &Context<'_>) -> Plan {
 }
 
 fn image_plan(launch: &Launch) -> ImagePlan {
+    if let Some(build) = &launch.build {
+        return ImagePlan::Build(Box::new(build.clone()));
+    }
     if launch.option("pull").is_some() {
         return ImagePlan::LeftToDocker;
     }
@@ -255,6 +266,9 @@ fn run_command(launch: &Launch, context: &Context<'_>, name: Option<&str>) -> Co
 /// One line a command, as bash would run it.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(build) = self.build() {
+            writeln!(f, "{}", build.command)?;
+        }
         write!(f, "{}", self.run)
     }
 }
@@ -262,7 +276,19 @@ impl fmt::Display for Plan {
 impl Plan {
     /// The same for a terminal, each option on a line of its own.
     pub fn wrapped(&self) -> String {
-        self.run.wrapped()
+        let build = self.build().map(|build| build.command.wrapped() + "\n");
+        build.unwrap_or_default() + &self.run.wrapped()
+    }
+
+    /// How its image is built, when it is.
+    pub fn build(&self) -> Option<&Build> {
+        match &self.place {
+            Place::Container(Container {
+                image: ImagePlan::Build(build),
+                ..
+            }) => Some(build),
+            _ => None,
+        }
     }
 }
 
@@ -270,6 +296,8 @@ impl Plan {
 mod tests {
     use super::*;
     use crate::failure::Error;
+    use crate::launch::build::{Settings, decide};
+    use crate::launch::builder::Builder;
     use crate::launch::spec::LaunchSpec;
     use serde_json::{Value, json};
 
@@ -292,9 +320,20 @@ mod tests {
             env_macros: &["DB_PASSWORD".to_owned()],
             secure_mode: true,
             cidfile: Path::new("/state/i1.cid"),
+            network: &Network::default(),
         };
         let (spec, _) = LaunchSpec::parse(spec)?;
-        Ok(plan(&resolve(&spec, &context, &|| None)?, &context))
+        let settings = Settings {
+            builder: &Builder::default(),
+            network: &Network::default(),
+            has_buildx: &|| false,
+            folder: Path::new("/state"),
+        };
+        let program = decide(&spec, None, &settings)?;
+        Ok(plan(
+            &resolve(&spec, &program, &context, &|| None)?,
+            &context,
+        ))
     }
 
     fn container(plan: &Plan) -> Container {
@@ -330,6 +369,7 @@ mod tests {
         let pull = |options| match container(&with_options(&options)).image {
             ImagePlan::PullIfMissing { image, command } => format!("{image}: {command}"),
             ImagePlan::LeftToDocker => "left".to_owned(),
+            ImagePlan::Build(build) => build.image,
         };
         assert_eq!(pull(json!({})), "img:1: docker pull img:1");
         assert_eq!(
@@ -399,7 +439,7 @@ mod tests {
             (json!({"project": "p"}), "the launch spec names no image"),
             (
                 json!({"project": "p", "job": "e/p/j:v0"}),
-                "the job `e/p/j:v0` is a code or git job, and this version runs image jobs",
+                "the job `e/p/j:v0` was not fetched",
             ),
         ] {
             assert_eq!(planned(&spec, None).expect_err("no image").message, message);

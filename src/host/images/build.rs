@@ -1,0 +1,111 @@
+//! Builds the image of a job, as its plan says.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::{context, turns};
+use crate::failure::{Error, Kind, Result};
+use crate::host::engine;
+use crate::host::logs::JobLog;
+use crate::host::process::{self, Ending};
+use crate::host::stop::{Activity, Stop};
+use crate::launch::build::Build;
+use crate::launch::build_output;
+use crate::launch::docker;
+
+/// How much of a build's output is kept to find out what went wrong, in bytes. What went wrong is said at the end.
+const KEPT: usize = 4 << 20;
+
+/// How long docker may take for an image that holds one file.
+const ONE_FILE: Duration = Duration::from_secs(120);
+
+/// Makes sure that the image is on this machine; builds it when it is not. Gives what the job's owner should know, a
+/// sentence each.
+pub fn provide(build: &Build, log: &mut JobLog, stop: &Stop) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    turns::once(&build.image, stop, || {
+        if !engine::has_image(&build.image)? {
+            warnings = make(build, log, stop)?;
+        }
+        Ok(())
+    })?;
+    Ok(warnings)
+}
+
+fn make(build: &Build, log: &mut JobLog, stop: &Stop) -> Result<Vec<String>> {
+    check_script(build)?;
+    let mut warnings: Vec<String> = context::check(&build.context)?.into_iter().collect();
+    if build.dockerfile.is_generated {
+        write(&build.dockerfile.path, &build.dockerfile.text)?;
+        if !build.is_buildkit {
+            make_ca_image(build)?;
+        }
+    }
+    stop.check()?;
+    log.note(&build.command);
+    let mut output = Vec::new();
+    let ending = process::stream(
+        &build.command,
+        |group| stop.now(Activity::Command(group)),
+        |bytes| {
+            output.extend_from_slice(bytes);
+            if output.len() > 2 * KEPT {
+                output.drain(..output.len() - KEPT);
+            }
+            log.output(bytes);
+        },
+    );
+    stop.now(Activity::Between);
+    stop.check()?;
+    let output = String::from_utf8_lossy(&output);
+    if ending? == Ending::Code(0) {
+        warnings.extend(build_output::warning(&output));
+        return Ok(warnings);
+    }
+    if let Some(error) = engine::engine_trouble(&output) {
+        return Err(error);
+    }
+    Err(build_output::explain(build, &output))
+}
+
+/// Building for minutes what cannot run helps nobody.
+fn check_script(build: &Build) -> Result<()> {
+    match &build.script {
+        Some(script) if !build.context.join(script).is_file() => Err(Error::input(format!(
+            "the entry point names `{script}`, which is not in the job's code"
+        ))
+        .hint("give its path from the top of the code, or from the job's `build_context`")),
+        _ => Ok(()),
+    }
+}
+
+/// The classic builder takes files from the context and from images alone, and the context is the job's.
+fn make_ca_image(build: &Build) -> Result<()> {
+    let Some(bundle) = &build.ca_bundle else {
+        return Ok(());
+    };
+    let failed = |cause| Error::system("cannot prepare the certificates for the build", cause);
+    let folder = tempfile::tempdir().map_err(failed)?;
+    std::fs::copy(bundle, folder.path().join("ca-bundle.pem")).map_err(failed)?;
+    write(
+        &folder.path().join("Dockerfile"),
+        "FROM scratch\nCOPY ca-bundle.pem /ca-bundle.pem\nLABEL launch-agent.job=\"\"\n",
+    )?;
+    let command = docker::build_ca_image(&folder.path().to_string_lossy());
+    let output = process::output(&command, ONE_FILE)?;
+    if output.is_success() {
+        return Ok(());
+    }
+    let said = engine::explain(&output.stderr);
+    Err(Error::new(
+        Kind::Docker,
+        format!("`{command}` failed: {said}"),
+    ))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(path, text))
+        .map_err(|cause| Error::system(format_args!("cannot write {}", path.display()), cause))
+}
