@@ -82,6 +82,7 @@ mod tests {
             env_macros: &[],
             secure_mode: true,
             cidfile: Path::new("/cid"),
+            network: &crate::launch::network::Network::default(),
         };
         scheduler(&spec, &context)
     }
