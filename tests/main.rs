@@ -12,6 +12,7 @@ mod cli;
 mod common;
 mod docker;
 mod golden;
+mod images;
 mod properties;
 mod queue;
 #[cfg(feature = "serve")]

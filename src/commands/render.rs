@@ -118,6 +118,8 @@ fn as_json(plan: &Plan, image: &str, warnings: &[String]) -> Value {
         Place::Process => None,
     };
     json!({
+        "build": plan.build().map(|build| &build.command.argv),
+        "dockerfile": plan.build().map(|build| &build.dockerfile.text),
         "run": plan.run.argv,
         "env_from_agent": plan.env_from_agent,
         "warnings": warnings,

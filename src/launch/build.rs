@@ -108,7 +108,7 @@ pub fn decide(spec: &LaunchSpec, code: Option<&Code>, settings: &Settings<'_>) -
         return image_program(named_image(spec)?, spec.overrides.entry_point.clone());
     };
     let mut program = match (&code.job.source, &code.source) {
-        (JobSource::Image(image), _) => image_program(image, code.job.entry_point.clone())?,
+        (JobSource::Image(image), _) => image_program(image, spec.overrides.entry_point.clone())?,
         (_, Some(source)) => code_program(spec, &code.job, source, &settings)?,
         (_, None) => {
             let what = format!("the code of the job `{}` is not here", code.job.name);
@@ -388,7 +388,12 @@ impl Makes<'_> {
     }
 
     fn build(&self, image: String, dockerfile: Dockerfile, context: &str) -> Build {
-        let context = self.source.folder.join(context);
+        let folder = &self.source.folder;
+        let context = if context.is_empty() {
+            folder.clone()
+        } else {
+            folder.join(context)
+        };
         Build {
             command: self.command(&image, &dockerfile.path, &context),
             image,
@@ -562,5 +567,265 @@ fn joined(folder: &str, path: &str) -> String {
         ("", path) => path.to_owned(),
         (folder, "") => folder.to_owned(),
         (folder, path) => format!("{folder}/{path}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launch::job::ArtifactName;
+    use serde_json::{Value, json};
+
+    /// A job and code with these files.
+    fn code(files: &[(&str, &str)]) -> Code {
+        Code {
+            job: Job {
+                name: "me/demo/My_Job:v3".to_owned(),
+                source: JobSource::Artifact(ArtifactName::Id("x".to_owned())),
+                entry_point: ["python", "src/train.py"].map(str::to_owned).into(),
+                is_notebook: false,
+                python: Some("3.11".to_owned()),
+                base_image: None,
+                dockerfile: None,
+                build_context: None,
+            },
+            source: Some(Source {
+                folder: "/code".into(),
+                identity: "artifact:abc".to_owned(),
+                files: files
+                    .iter()
+                    .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()))
+                    .collect(),
+                frozen: None,
+            }),
+            warnings: Vec::new(),
+        }
+    }
+
+    fn decided(spec: &Value, code: &Code, builder: &Builder, has_buildx: bool) -> Result<Program> {
+        let mut all = json!({"project": "p", "job": "me/demo/My_Job:v3"});
+        for (key, value) in spec.as_object().expect("an object") {
+            all[key] = value.clone();
+        }
+        let (spec, _) = LaunchSpec::parse(&all)?;
+        let settings = Settings {
+            builder,
+            network: &Network::default(),
+            has_buildx: &|| has_buildx,
+            folder: Path::new("/state/builds"),
+        };
+        decide(&spec, Some(code), &settings)
+    }
+
+    fn plain(code: &Code) -> Program {
+        decided(&json!({}), code, &Builder::default(), false).expect("a program")
+    }
+
+    fn build(program: Program) -> Build {
+        program.build.expect("a build")
+    }
+
+    #[test]
+    fn the_line_of_a_build_with_either_builder() {
+        let builder = Builder {
+            platform: Some("linux/amd64".to_owned()),
+            build_args: [("A".to_owned(), "b c".to_owned())].into(),
+            secrets: [("netrc".to_owned(), "/home/a/.netrc".into())].into(),
+            ..Builder::default()
+        };
+        let line = |has_buildx| {
+            let program = decided(&json!({}), &code(&[]), &builder, has_buildx).expect("good");
+            build(program).command.to_string()
+        };
+        let tag = line(true)
+            .split_once("launch-agent/my-job:")
+            .and_then(|(_, rest)| rest.split_once(' '))
+            .expect("a tag")
+            .0
+            .to_owned();
+        let common = format!(
+            "--file /state/builds/{tag}.Dockerfile --tag launch-agent/my-job:{tag} \
+             --label launch-agent.job=me/demo/My_Job:v3 --label launch-agent.source=artifact:abc \
+             --platform linux/amd64 --build-arg 'A=b c'"
+        );
+        assert_eq!(
+            line(true),
+            format!(
+                "docker buildx build --load --progress plain {common} --secret id=netrc,src=/home/a/.netrc /code"
+            )
+        );
+        assert_eq!(line(false), format!("docker build {common} /code"));
+    }
+
+    #[test]
+    fn the_tag_is_over_all_that_makes_the_image_and_nothing_else() {
+        let first = plain(&code(&[("requirements.txt", "six")])).image;
+        assert!(first.starts_with("launch-agent/my-job:"), "{first}");
+        let same = |program: Result<Program>| program.expect("good").image == first;
+        let files = [("requirements.txt", "six")];
+        let with = |builder: &Builder, buildx| decided(&json!({}), &code(&files), builder, buildx);
+        let agents = Builder::default();
+        assert!(same(with(&agents, true)), "who builds does not matter");
+        let secrets = Builder {
+            secrets: [("netrc".to_owned(), "/x".into())].into(),
+            ..agents.clone()
+        };
+        assert!(same(with(&secrets, true)), "secrets are not in the image");
+        let args = json!({"overrides": {"args": ["--epochs", "3"]}});
+        assert!(same(decided(&args, &code(&files), &agents, true)));
+
+        for builder in [
+            Builder {
+                platform: Some("linux/arm64".to_owned()),
+                ..agents.clone()
+            },
+            Builder {
+                base_image: Some("base:1".to_owned()),
+                ..agents.clone()
+            },
+            Builder {
+                build_args: [("A".to_owned(), "1".to_owned())].into(),
+                ..agents.clone()
+            },
+        ] {
+            assert!(!same(with(&builder, false)), "{builder:?}");
+        }
+        let mut other = code(&files);
+        other.source.as_mut().expect("code").identity = "artifact:def".to_owned();
+        assert_ne!(plain(&other).image, first);
+        let mut other = code(&files);
+        other.job.entry_point.push("--fast".to_owned());
+        assert_ne!(plain(&other).image, first);
+        let to = Builder {
+            destination: Some("localhost:5000/team/jobs".to_owned()),
+            ..agents
+        };
+        let pushed = build(with(&to, false).expect("good"));
+        assert!(pushed.is_pushed && pushed.image.starts_with("localhost:5000/team/jobs:"));
+    }
+
+    #[test]
+    fn the_dockerfile_is_chosen_in_wandbs_order() {
+        let files = [
+            ("other.Dockerfile", "FROM a"),
+            ("job.Dockerfile", "FROM b"),
+            ("src/Dockerfile.wandb", "FROM c"),
+        ];
+        let mut all = code(&files);
+        all.job.dockerfile = Some("job.Dockerfile".to_owned());
+        let overridden = json!({"overrides": {"dockerfile": "./other.Dockerfile"}});
+        let chosen = decided(&overridden, &all, &Builder::default(), false).expect("good");
+        assert_eq!(
+            build(chosen).dockerfile.path,
+            Path::new("/code/other.Dockerfile")
+        );
+        let own = plain(&all);
+        assert_eq!(own.entry_point, ["python", "src/train.py"]);
+        let own = build(own);
+        assert_eq!(own.dockerfile.path, Path::new("/code/job.Dockerfile"));
+        assert_eq!(own.context, Path::new("/code/"));
+
+        all.job.dockerfile = None;
+        let beside = plain(&all);
+        assert_eq!(beside.entry_point, ["python", "train.py"]);
+        let beside = build(beside);
+        assert_eq!(
+            beside.dockerfile.path,
+            Path::new("/code/src/Dockerfile.wandb")
+        );
+        assert_eq!(beside.context, Path::new("/code/src"));
+
+        let generated = plain(&code(&[]));
+        assert!(generated.entry_point.is_empty());
+        let generated = build(generated);
+        assert!(generated.dockerfile.is_generated);
+        assert_eq!(generated.script.as_deref(), Some("src/train.py"));
+        assert!(
+            generated
+                .dockerfile
+                .text
+                .starts_with("FROM python:3.11-slim AS base\n")
+        );
+    }
+
+    #[test]
+    fn a_build_context_is_where_all_paths_start() {
+        let mut job = code(&[
+            ("part/Dockerfile", "FROM a"),
+            ("part/requirements.txt", "six"),
+        ]);
+        job.job.build_context = Some("./part/".to_owned());
+        let generated = build(plain(&job));
+        assert_eq!(generated.context, Path::new("/code/part"));
+        assert!(generated.dockerfile.text.contains("COPY requirements.txt"));
+        job.job.dockerfile = Some("Dockerfile".to_owned());
+        let own = build(plain(&job));
+        assert_eq!(own.dockerfile.path, Path::new("/code/part/Dockerfile"));
+        assert_eq!(own.context, Path::new("/code/part"));
+    }
+
+    #[test]
+    fn a_base_image_or_no_builder_mounts_the_code() {
+        let mut job = code(&[("requirements.txt", "six")]);
+        let noop = Builder {
+            kind: BuilderKind::Noop,
+            ..Builder::default()
+        };
+        let mounted = decided(&json!({}), &job, &noop, false).expect("good");
+        assert_eq!(mounted.image, "python:3.11-slim");
+        assert_eq!(mounted.warnings.len(), 1);
+        job.job.base_image = Some("theirs:1".to_owned());
+        let spec = json!({"overrides": {"working_dir": "src"}});
+        let mounted = decided(&spec, &job, &noop, false).expect("good");
+        let options: Vec<String> = mounted
+            .options
+            .iter()
+            .flat_map(DockerOption::words)
+            .collect();
+        assert_eq!(
+            options.join(" "),
+            "--volume /code:/mnt/wandb --workdir /mnt/wandb/src"
+        );
+        assert_eq!((mounted.image.as_str(), mounted.build), ("theirs:1", None));
+        assert_eq!(mounted.entry_point, ["python", "src/train.py"]);
+    }
+
+    #[test]
+    fn what_cannot_be_built_is_said() {
+        let overrides = |key: &str, value: &str| json!({"overrides": {key: value}});
+        let mut nothing = code(&[]);
+        nothing.job.entry_point.clear();
+        let mut outside = code(&[]);
+        outside.job.build_context = Some("../x".to_owned());
+        for (spec, job, message) in [
+            (
+                json!({}),
+                nothing,
+                "the job `me/demo/My_Job:v3` has no entry point",
+            ),
+            (
+                json!({}),
+                outside,
+                "the job's `build_context`: `../x` leads out of the job's code",
+            ),
+            (
+                overrides("dockerfile", "nope"),
+                code(&[]),
+                "`overrides.dockerfile` is `nope`, which is not in the job's code",
+            ),
+            (
+                overrides("dockerfile", "/etc/passwd"),
+                code(&[]),
+                "`overrides.dockerfile`: `/etc/passwd` leads out of the job's code",
+            ),
+            (
+                overrides("working_dir", "x"),
+                code(&[("src/Dockerfile.wandb", "FROM a")]),
+                "`overrides.working_dir` is `x`, and the job has a Dockerfile of its own",
+            ),
+        ] {
+            let error = decided(&spec, &job, &Builder::default(), false).expect_err("bad");
+            assert_eq!(error.message, message);
+        }
     }
 }

@@ -11,33 +11,114 @@ use crate::launch::dockerfile::{MARK, NOT_INSTALLED};
 /// How many of a tool's own lines go into a message.
 const QUOTED: usize = 6;
 
-/// The packages of a frozen list that could not be installed.
-pub fn not_installed(output: &str) -> Vec<&str> {
-    marks(output)
-        .filter_map(|mark| mark.strip_prefix(NOT_INSTALLED))
-        .collect()
+/// What a build said, a line each, without colours and without what `BuildKit` puts in front.
+#[derive(Debug)]
+pub struct BuildOutput(Vec<String>);
+
+impl BuildOutput {
+    /// Reads the output as docker printed it.
+    pub fn new(output: &str) -> Self {
+        let lines = output.lines().map(without_colours);
+        BuildOutput(lines.map(|line| plain(&line).to_owned()).collect())
+    }
+
+    /// The warning about packages that could not be installed; `None` when there are none.
+    pub fn warning(&self) -> Option<String> {
+        let packages: Vec<&str> = self
+            .marks()
+            .filter_map(|mark| mark.strip_prefix(NOT_INSTALLED))
+            .collect();
+        (!packages.is_empty()).then(|| {
+            format!(
+                "could not be installed, and the image was built without: `{}`",
+                packages.join("`, `")
+            )
+        })
+    }
+
+    /// Why the build failed.
+    pub fn explain(&self, build: &Build) -> Error {
+        let lines: Vec<&str> = self.0.iter().map(String::as_str).collect();
+        no_room(&lines)
+            .or_else(|| self.base(build))
+            .or_else(|| no_image(&lines))
+            .or_else(|| packages(&lines))
+            .or_else(|| dockerfile(build, &lines))
+            .unwrap_or_else(|| Error::input(format!("the build failed: {}", last_words(&lines))))
+    }
+
+    /// The lines that a generated Dockerfile prints for the agent.
+    fn marks(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|line| line.strip_prefix(MARK))
+    }
+
+    /// A base image that the generated Dockerfile cannot work with.
+    fn base(&self, build: &Build) -> Option<Error> {
+        let base = build.base.as_ref()?;
+        let image = &base.image;
+        let wanted = match &base.python {
+            Some(version) => format!("Python {version}"),
+            None => "Python".to_owned(),
+        };
+        let has = |found: &str| match found {
+            "none" => "has none".to_owned(),
+            version => format!("has Python {version}"),
+        };
+        for mark in self.marks() {
+            if let Some(found) = mark.strip_prefix("no apt-get, found ") {
+                return Some(
+                Error::input(format!(
+                    "the base image `{image}` is not Debian-compatible: the job wants {wanted}, and the image {} and no `apt-get` to install it",
+                    has(found)
+                ))
+                .hint("choose a base image of Debian or Ubuntu, or one with the wanted Python"),
+            );
+            }
+            if let Some(found) = mark.strip_prefix("no python, found ") {
+                let offers = match found {
+                    "none" => "offers none".to_owned(),
+                    version => format!("offers Python {version}"),
+                };
+                return Some(
+                Error::input(format!(
+                    "the base image `{image}` has no {wanted}, and its `apt-get` {offers}"
+                ))
+                .hint("choose a base image with the wanted Python, or make the job with the Python of the base image"),
+            );
+            }
+            if mark == "apt-get failed" {
+                let errors = self.0.iter().filter(|line| line.starts_with("E: "));
+                let said: Vec<&str> = errors.take(QUOTED).map(String::as_str).collect();
+                return Some(
+                Error::input(format!(
+                    "the base image `{image}` has no {wanted}, and `apt-get` could not install it: {}",
+                    said.join("; ")
+                ))
+                .hint("a build reaches the world through `network.proxy` and `network.ca_bundle` of launch-config.yaml"),
+            );
+            }
+        }
+        let no_shell = self.0.iter().any(|line| line.contains("exec: \"/bin/sh\""));
+        no_shell.then(|| {
+            Error::input(format!(
+                "the base image `{image}` is not Debian-compatible: it has no shell"
+            ))
+            .hint("choose a base image of Debian or Ubuntu")
+        })
+    }
 }
 
-/// The warning about them; `None` when there are none.
-pub fn warning(output: &str) -> Option<String> {
-    let packages = not_installed(output);
-    (!packages.is_empty()).then(|| {
-        format!(
-            "could not be installed, and the image was built without: `{}`",
-            packages.join("`, `")
-        )
-    })
-}
-
-/// Why a build failed.
-pub fn explain(build: &Build, output: &str) -> Error {
-    let lines: Vec<&str> = output.lines().map(plain).collect();
-    no_room(&lines)
-        .or_else(|| base(build, output))
-        .or_else(|| no_image(&lines))
-        .or_else(|| packages(&lines))
-        .or_else(|| dockerfile(build, &lines))
-        .unwrap_or_else(|| Error::input(format!("the build failed: {}", last_words(&lines))))
+/// Docker's classic builder prints a command's standard error in red.
+fn without_colours(line: &str) -> String {
+    let mut text = String::new();
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        text.push_str(before);
+        rest = after
+            .find(|c: char| c.is_ascii_alphabetic())
+            .map_or("", |end| &after[end + 1..]);
+    }
+    text + rest
 }
 
 /// A line without what BuildKit puts in front: `#9 3.214 `.
@@ -60,13 +141,6 @@ fn plain(line: &str) -> &str {
     }
 }
 
-/// The lines that a generated Dockerfile prints for the agent.
-fn marks(output: &str) -> impl Iterator<Item = &str> {
-    output
-        .lines()
-        .filter_map(|line| plain(line).strip_prefix(MARK))
-}
-
 fn no_room(lines: &[&str]) -> Option<Error> {
     let said = lines
         .iter()
@@ -74,67 +148,6 @@ fn no_room(lines: &[&str]) -> Option<Error> {
     said.then(|| {
         Error::new(Kind::System, "the build failed: no space left on the engine's disk")
             .hint("`docker system df` shows what takes it; `docker builder prune` and `docker image prune` free it")
-    })
-}
-
-/// A base image that the generated Dockerfile cannot work with.
-fn base(build: &Build, output: &str) -> Option<Error> {
-    let base = build.base.as_ref()?;
-    let image = &base.image;
-    let wanted = match &base.python {
-        Some(version) => format!("Python {version}"),
-        None => "Python".to_owned(),
-    };
-    let has = |found: &str| match found {
-        "none" => "has none".to_owned(),
-        version => format!("has Python {version}"),
-    };
-    for mark in marks(output) {
-        if let Some(found) = mark.strip_prefix("no apt-get, found ") {
-            return Some(
-                Error::input(format!(
-                    "the base image `{image}` is not Debian-compatible: the job wants {wanted}, and the image {} and no `apt-get` to install it",
-                    has(found)
-                ))
-                .hint("choose a base image of Debian or Ubuntu, or one with the wanted Python"),
-            );
-        }
-        if let Some(found) = mark.strip_prefix("no python, found ") {
-            let offers = match found {
-                "none" => "offers none".to_owned(),
-                version => format!("offers Python {version}"),
-            };
-            return Some(
-                Error::input(format!(
-                    "the base image `{image}` has no {wanted}, and its `apt-get` {offers}"
-                ))
-                .hint("choose a base image with the wanted Python, or make the job with the Python of the base image"),
-            );
-        }
-        if mark == "apt-get failed" {
-            let said: Vec<&str> = output
-                .lines()
-                .map(plain)
-                .filter(|line| line.starts_with("E: "))
-                .take(QUOTED)
-                .collect();
-            return Some(
-                Error::input(format!(
-                    "the base image `{image}` has no {wanted}, and `apt-get` could not install it: {}",
-                    said.join("; ")
-                ))
-                .hint("a build reaches the world through `network.proxy` and `network.ca_bundle` of launch-config.yaml"),
-            );
-        }
-    }
-    let no_shell = ["/bin/sh\": stat /bin/sh: no such file", "exec: \"/bin/sh\""]
-        .iter()
-        .any(|words| output.contains(words));
-    no_shell.then(|| {
-        Error::input(format!(
-            "the base image `{image}` is not Debian-compatible: it has no shell"
-        ))
-        .hint("choose a base image of Debian or Ubuntu")
     })
 }
 
@@ -170,6 +183,7 @@ fn packages(lines: &[&str]) -> Option<Error> {
         // BuildKit begins its own errors with the same word.
         let is_pips = line.starts_with("ERROR: ")
             && !line.starts_with("ERROR: failed to ")
+            && !line.starts_with("ERROR: executor ")
             && !line.starts_with("ERROR: process ");
         if is_pips && !said.contains(&line) {
             said.push(line);
@@ -263,6 +277,11 @@ fn failed_command(line: &str) -> Option<(&str, &str)> {
         let (command, code) = rest.rsplit_once("' returned a non-zero code: ")?;
         return Some((without_shell(command), code));
     }
+    // The BuildKit of engines before 23.
+    if let Some((_, rest)) = line.split_once("executor failed running [") {
+        let (command, code) = rest.rsplit_once("]: exit code: ")?;
+        return Some((without_shell(command), code));
+    }
     let (_, rest) = line.split_once("process \"")?;
     let (command, code) = rest.rsplit_once("\" did not complete successfully: exit code: ")?;
     Some((without_shell(command), code))
@@ -281,11 +300,10 @@ fn missing_file(line: &str) -> Option<&str> {
                 .map_or(path, |(_, rest)| rest),
         );
     }
-    let (_, rest) = line
-        .split_once("failed to calculate checksum of ref ")
-        .or_else(|| line.split_once("failed to compute cache key: "))?;
-    let (before, _) = rest.split_once("\": not found")?;
-    before.rsplit_once("\"/").map(|(_, path)| path)
+    let (_, rest) = line.split_once("failed to compute cache key: ")?;
+    let (_, rest) = rest.split_once("\"/")?;
+    let (path, end) = rest.split_once('"')?;
+    end.contains("not found").then_some(path)
 }
 
 /// The line of a Dockerfile with these words, from 1. Lines that are continued are compared by their first piece.
@@ -332,4 +350,139 @@ fn last_words(lines: &[&str]) -> String {
         .map(|line| line.trim().trim_start_matches("ERROR: "))
         .find(|line| !line.is_empty());
     said.unwrap_or("docker gave no reason").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launch::build::{Base, Dockerfile};
+    use crate::launch::command::CommandLine;
+
+    fn build(dockerfile: &str) -> Build {
+        Build {
+            image: "i:1".to_owned(),
+            command: CommandLine::new("docker"),
+            dockerfile: Dockerfile {
+                path: "/code/Dockerfile".into(),
+                text: dockerfile.to_owned(),
+                is_generated: false,
+            },
+            context: "/code".into(),
+            script: None,
+            base: Some(Base {
+                image: "base:1".to_owned(),
+                python: Some("3.9".to_owned()),
+            }),
+            ca_bundle: None,
+            is_pushed: false,
+            is_buildkit: false,
+        }
+    }
+
+    fn explained(dockerfile: &str, output: &str) -> String {
+        BuildOutput::new(output).explain(&build(dockerfile)).message
+    }
+
+    #[test]
+    fn packages_that_were_left_out_are_found_in_either_builders_output() {
+        for output in [
+            "Step 4/9 : RUN echo \"launch-agent: not installed $package\"\n\u{1b}[91mERROR: No matching distribution\n\u{1b}[0mlaunch-agent: not installed a==1\n",
+            "#9 [environment 2/2] RUN echo \"launch-agent: not installed $package\"\n#9 3.214 launch-agent: not installed a==1\n",
+        ] {
+            assert_eq!(
+                BuildOutput::new(output).warning().as_deref(),
+                Some("could not be installed, and the image was built without: `a==1`")
+            );
+        }
+        assert_eq!(BuildOutput::new("Successfully built 1\n").warning(), None);
+    }
+
+    #[test]
+    fn pips_own_lines_say_what_could_not_be_installed() {
+        for output in [
+            "Collecting six==99\n\u{1b}[91mERROR: Could not find a version (from versions: 1.0)\n\u{1b}[0m\u{1b}[91mERROR: No matching distribution found for six==99\n\u{1b}[0mThe command '/bin/sh -c pip install -r requirements.txt' returned a non-zero code: 1\n",
+            "#5 37.76 ERROR: Could not find a version (from versions: 1.0)\n#5 37.76 ERROR: No matching distribution found for six==99\n#5 ERROR: executor failed running [/bin/sh -c pip]: exit code: 1\n------\n#5 37.76 ERROR: No matching distribution found for six==99\nERROR: failed to solve: executor failed\n",
+        ] {
+            assert_eq!(
+                explained("", output),
+                "the packages could not be installed: Could not find a version (from versions: 1.0); No matching distribution found for six==99"
+            );
+        }
+        let hint = BuildOutput::new(
+            "WARNING: CERTIFICATE_VERIFY_FAILED\nERROR: No matching distribution found for six\n",
+        )
+        .explain(&build(""))
+        .hint;
+        assert!(hint.expect("a hint").contains("`network.ca_bundle`"));
+    }
+
+    #[test]
+    fn a_base_that_cannot_be_used_is_named_with_what_it_has() {
+        for (output, message) in [
+            (
+                "#7 0.4 launch-agent: no python, found 3.11\n",
+                "the base image `base:1` has no Python 3.9, and its `apt-get` offers Python 3.11",
+            ),
+            (
+                "launch-agent: no apt-get, found none\n",
+                "the base image `base:1` is not Debian-compatible: the job wants Python 3.9, and the image has none and no `apt-get` to install it",
+            ),
+            (
+                "E: Unable to fetch some archives\nlaunch-agent: apt-get failed\n",
+                "the base image `base:1` has no Python 3.9, and `apt-get` could not install it: E: Unable to fetch some archives",
+            ),
+            (
+                "OCI runtime create failed: exec: \"/bin/sh\": stat /bin/sh: no such file or directory: unknown\n",
+                "the base image `base:1` is not Debian-compatible: it has no shell",
+            ),
+            (
+                "pull access denied for nope, repository does not exist or may require 'docker login'\n",
+                "the image to start from could not be pulled: pull access denied for nope, repository does not exist or may require 'docker login'",
+            ),
+            (
+                "write /x: no space left on device\n",
+                "the build failed: no space left on the engine's disk",
+            ),
+        ] {
+            assert_eq!(explained("", output), message);
+        }
+    }
+
+    #[test]
+    fn a_broken_dockerfile_is_shown_with_its_line() {
+        let text = "FROM a\n\nRUN echo useless; exit 7\nCOPY nowhere.txt /\n";
+        for (output, message) in [
+            (
+                "Error response from daemon: dockerfile parse error line 3: unknown instruction: COPI\n",
+                "`Dockerfile`, line 3: unknown instruction: COPI",
+            ),
+            (
+                "ERROR: failed to solve: dockerfile parse error on line 3: unknown instruction: COPI\n",
+                "`Dockerfile`, line 3: unknown instruction: COPI",
+            ),
+            (
+                " ---> Running in 1\nuseless\nThe command '/bin/sh -c echo useless; exit 7' returned a non-zero code: 7\n",
+                "`Dockerfile`, line 3: the command ended with exit code 7: useless",
+            ),
+            (
+                "#5 0.3 useless\n#5 ERROR: process \"/bin/sh -c echo useless; exit 7\" did not complete successfully: exit code: 7\n",
+                "`Dockerfile`, line 3: the command ended with exit code 7: useless",
+            ),
+            (
+                "COPY failed: file not found in build context or excluded by .dockerignore: stat nowhere.txt: file does not exist\n",
+                "`Dockerfile`, line 4: `nowhere.txt` is not in the build's folder, or `.dockerignore` leaves it out",
+            ),
+            (
+                "ERROR: failed to solve: failed to compute cache key: \"/nowhere.txt\" not found: not found\n",
+                "`Dockerfile`, line 4: `nowhere.txt` is not in the build's folder, or `.dockerignore` leaves it out",
+            ),
+            (
+                "ERROR: failed to solve: failed to compute cache key: failed to calculate checksum of ref x::y: \"/nowhere.txt\": not found\n",
+                "`Dockerfile`, line 4: `nowhere.txt` is not in the build's folder, or `.dockerignore` leaves it out",
+            ),
+            ("something new\n", "the build failed: something new"),
+        ] {
+            assert_eq!(explained(text, output), message);
+        }
+    }
 }

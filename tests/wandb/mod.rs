@@ -51,6 +51,7 @@ impl Place {
         Place {
             peer: Peer::new(&["q", "other"]),
             folder: tempfile::tempdir().expect("a folder"),
+            ca_bundle: None,
             timing: TIMING,
         }
     }
@@ -65,6 +66,7 @@ impl Place {
             api_key: Secret::new(KEY),
             entity: None,
             proxies: Proxies::default(),
+            ca_bundle: None,
             timing: self.timing,
         }
     }

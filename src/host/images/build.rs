@@ -10,7 +10,7 @@ use crate::host::logs::JobLog;
 use crate::host::process::{self, Ending};
 use crate::host::stop::{Activity, Stop};
 use crate::launch::build::Build;
-use crate::launch::build_output;
+use crate::launch::build_output::BuildOutput;
 use crate::launch::docker;
 
 /// How much of a build's output is kept to find out what went wrong, in bytes. What went wrong is said at the end.
@@ -57,15 +57,16 @@ fn make(build: &Build, log: &mut JobLog, stop: &Stop) -> Result<Vec<String>> {
     );
     stop.now(Activity::Between);
     stop.check()?;
-    let output = String::from_utf8_lossy(&output);
+    let text = String::from_utf8_lossy(&output);
+    let output = BuildOutput::new(&text);
     if ending? == Ending::Code(0) {
-        warnings.extend(build_output::warning(&output));
+        warnings.extend(output.warning());
         return Ok(warnings);
     }
-    if let Some(error) = engine::engine_trouble(&output) {
+    if let Some(error) = engine::engine_trouble(&text) {
         return Err(error);
     }
-    Err(build_output::explain(build, &output))
+    Err(output.explain(build))
 }
 
 /// Building for minutes what cannot run helps nobody.
