@@ -6,6 +6,7 @@ mod environment;
 mod file;
 pub mod identity;
 mod images;
+mod registry;
 mod setting;
 
 use std::path::{Path, PathBuf};
@@ -20,9 +21,12 @@ use crate::launch::builder as image_builder;
 use crate::launch::command::Secret;
 use crate::launch::network::Network;
 use crate::launch::plan::Server;
+use crate::launch::registry::{Destination, Login};
+use crate::launch::transfer::{PullPolicy, Transfers};
 pub use environment::Environment;
 use file::{Builder, File};
 use identity::{Identity, Said};
+use registry::Registries;
 pub use setting::{Origin, Setting};
 
 /// Where the queues are.
@@ -99,6 +103,12 @@ pub struct AgentConfig {
     pub image_builder: image_builder::Builder,
     /// How the agent, builds and jobs reach the world.
     pub network: Setting<Network>,
+    /// Where built images go, by either of the two keys.
+    pub destination: Option<Destination>,
+    /// When the image of a job is pulled.
+    pub pull_policy: Setting<PullPolicy>,
+    /// How long one pull or push of an image may take.
+    pub transfer_timeout: Setting<Duration>,
     /// The older way to say where built images go.
     pub registry: Setting<Value>,
     /// The cloud that the agent runs in.
@@ -109,9 +119,15 @@ pub struct AgentConfig {
     pub key_looked_for: Vec<String>,
     /// What the owner should know about address and key, a sentence each. For whoever talks to W&B.
     pub identity_warnings: Vec<String>,
+    /// What the owner should know about his file, a sentence each.
+    pub warnings: Vec<String>,
     /// The folder for the agent's own files.
     pub state_folder: PathBuf,
 }
+
+/// 20 GB, which images for GPUs have, take three quarters of an hour at 60 Mbit/s. A registry that does not answer
+/// docker gives up by itself; this ends a download that stands still.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// What flags can say. Both the agent and the other commands reduce their flags to this.
 #[derive(Debug, Default)]
@@ -199,6 +215,16 @@ impl AgentConfig {
         self.state_folder.join("builds")
     }
 
+    /// How images come to this machine and leave it. `login` is that of the destination's registry, where the agent
+    /// does it.
+    pub fn transfers(&self, login: Option<Login>) -> Transfers {
+        Transfers {
+            pull_policy: self.pull_policy.value,
+            limit: self.transfer_timeout.value,
+            login,
+        }
+    }
+
     /// W&B's server, when jobs are told about one: not with the embedded queue, where there is neither server nor key.
     pub fn server(&self) -> Option<Server> {
         let key = self
@@ -245,6 +271,12 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
         environment,
         &path,
     )?;
+    let registries = Registries::read(&file, &path)?;
+    let destination = registries.destination;
+    let image_builder = image_builder::Builder {
+        destination: destination.as_ref().map(|it| it.name.clone()),
+        ..images::builder(&file, &path)?
+    };
     let verbosity = (flags.verbosity > 0).then_some(flags.verbosity);
     Ok(AgentConfig {
         backend: backend(
@@ -296,8 +328,13 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
         secure_mode: Setting::default(false).or(file.secure_mode, from_file()),
         env_macros: Setting::default(Vec::new()).or(file.env_macros(), from_file()),
         base_url: identity.base_url,
+        destination,
+        pull_policy: Setting::default(PullPolicy::default())
+            .or(file.pull_policy(&path)?, from_file()),
+        transfer_timeout: Setting::default(TRANSFER_TIMEOUT)
+            .or(file.transfer_timeout(&path)?, from_file()),
         builder: Setting::default(None).or(file.builder(&path)?.map(Some), from_file()),
-        image_builder: images::builder(&file, &path)?,
+        image_builder,
         network: Setting::default(Network::default()).or(
             file.network
                 .is_some()
@@ -310,6 +347,7 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
         api_key: identity.api_key,
         key_looked_for: identity.looked,
         identity_warnings: identity.warnings,
+        warnings: registries.warnings,
         state_folder,
     })
 }

@@ -14,7 +14,9 @@ mod docker;
 mod golden;
 mod images;
 mod properties;
+mod pulls;
 mod queue;
+mod registries;
 #[cfg(feature = "serve")]
 mod serve;
 mod wandb;

@@ -191,6 +191,7 @@ proptest! {
             item: "i", queue: "q", agent: "a", queue_entity: None, generated_run_id: "r", server: None,
             environment: &environment, env_macros: &[], secure_mode: false, cidfile: Path::new("/cid"),
             network: &Network::default(),
+            transfers: &launch_agent::launch::transfer::Transfers::default(),
         };
         let settings = Settings {
             builder: &Builder::default(),

@@ -14,11 +14,12 @@ use crate::failure::{AtStage, Error, Failure, Kind, Result, Stage};
 use crate::host::engine::{self, End};
 use crate::host::logs::{JobLog, LogFile, Redactor, TerminalLines};
 use crate::host::stop::{Activity, Stop};
-use crate::host::{images, runner};
+use crate::host::{images, registry, runner};
 use crate::launch::build;
 use crate::launch::job::Code;
 use crate::launch::plan::{self, Context, Place, Plan};
 use crate::launch::spec::LaunchSpec;
+use crate::launch::transfer::Transfers;
 use crate::queue::{AgentId, Ended, Outcome, RunQueueItem, Started, spell_duration};
 
 /// How many of a job's last lines go into the report of a job that did not succeed.
@@ -316,6 +317,7 @@ pub fn plan_of(
         secure_mode: config.secure_mode.value,
         cidfile: &cidfile,
         network: &config.network.value,
+        transfers: &transfers(config, environment),
     };
     if spec.is_scheduler {
         return plan::scheduler(spec, &context).at(Stage::Agent);
@@ -325,6 +327,14 @@ pub fn plan_of(
     let program = build::decide(spec, code, &settings).at(Stage::Build)?;
     let launch = plan::resolve(spec, &program, &context, &engine::run_help).at(Stage::Agent)?;
     Ok(plan::plan(&launch, &context))
+}
+
+/// How images come to this machine and leave it.
+pub fn transfers(config: &AgentConfig, environment: &BTreeMap<String, String>) -> Transfers {
+    let destination = config.destination.as_ref();
+    config.transfers(
+        destination.and_then(|to| registry::login(to, &config.state_folder, environment)),
+    )
 }
 
 /// Where docker writes the container's id: one file for each process and item, so that two never share one.

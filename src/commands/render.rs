@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{input, print};
+use crate::agent;
 use crate::cli::{Format, RenderArgs};
 use crate::config::{AgentConfig, Environment};
 use crate::failure::{Error, Result};
@@ -43,6 +44,7 @@ pub fn run(args: &RenderArgs, environment: &Environment) -> Result<ExitCode> {
         secure_mode: config.secure_mode.value,
         cidfile: &config.state_folder.join("render.cid"),
         network: &config.network.value,
+        transfers: &agent::transfers(&config, environment.all()),
     };
     let folder = config.builds_folder();
     let program = decide(
@@ -119,7 +121,9 @@ fn as_json(plan: &Plan, image: &str, warnings: &[String]) -> Value {
     };
     json!({
         "build": plan.build().map(|build| &build.command.argv),
+        "push": plan.push().map(|push| &push.argv),
         "dockerfile": plan.build().map(|build| &build.dockerfile.text),
+        "pull": plan.sure_pull().map(|pull| &pull.argv),
         "run": plan.run.argv,
         "env_from_agent": plan.env_from_agent,
         "warnings": warnings,

@@ -47,6 +47,10 @@ impl AgentConfig {
             entry("policy.env_macros", &self.env_macros, |names| {
                 Value::from(names.clone())
             }),
+            entry("pull_policy", &self.pull_policy, |policy| {
+                policy.word().map_or(Value::Null, Value::from)
+            }),
+            entry("transfer_timeout", &self.transfer_timeout, seconds),
             entry("builder", &self.builder, |builder| {
                 builder.as_ref().map_or(Value::Null, Builder::to_json)
             }),

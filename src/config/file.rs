@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::OnSignal;
 use crate::failure::{Error, Kind, Result};
+use crate::launch::transfer::PullPolicy;
 
 /// The file as it is written.
 #[derive(Debug, Default, Deserialize)]
@@ -32,6 +34,8 @@ pub struct File {
     pub log_max_bytes: Option<u64>,
     pub policy: Option<Policy>,
     pub network: Option<NetworkKeys>,
+    pub pull_policy: Option<String>,
+    pub transfer_timeout: Option<u64>,
 }
 
 /// How images are built, in the keys of W&B's own agent.
@@ -115,6 +119,25 @@ impl File {
             wrong(path, format!("`on_signal` is `{word}`"))
                 .hint("it is `drain`, `stop` or `detach`")
         })
+    }
+
+    pub fn pull_policy(&self, path: &Path) -> Result<Option<PullPolicy>> {
+        let Some(word) = &self.pull_policy else {
+            return Ok(None);
+        };
+        let known = PullPolicy::WORDS.iter().find(|(name, _)| name == word);
+        known.map(|(_, policy)| Some(*policy)).ok_or_else(|| {
+            wrong(path, format!("`pull_policy` is `{word}`"))
+                .hint("it is `always`, `missing` or `never`; without it, an image is pulled where that is possible")
+        })
+    }
+
+    pub fn transfer_timeout(&self, path: &Path) -> Result<Option<Duration>> {
+        match self.transfer_timeout {
+            Some(0) => Err(wrong(path, "`transfer_timeout` is 0")
+                .hint("it is how many seconds a pull or a push of an image may take")),
+            seconds => Ok(seconds.map(Duration::from_secs)),
+        }
     }
 
     pub fn log_max_bytes(&self, path: &Path) -> Result<Option<u64>> {
@@ -214,6 +237,8 @@ mod tests {
             .and_then(|file| {
                 file.on_signal(Path::new("c.yaml"))?;
                 file.builder(Path::new("c.yaml"))?;
+                file.pull_policy(Path::new("c.yaml"))?;
+                file.transfer_timeout(Path::new("c.yaml"))?;
                 file.log_max_bytes(Path::new("c.yaml"))
             })
             .expect_err("a bad file");
@@ -295,6 +320,14 @@ mod tests {
             (
                 "on_signal: die\n",
                 "c.yaml: `on_signal` is `die` / it is `drain`, `stop` or `detach`",
+            ),
+            (
+                "pull_policy: sometimes\n",
+                "c.yaml: `pull_policy` is `sometimes` / it is `always`, `missing` or `never`; without it, an image is pulled where that is possible",
+            ),
+            (
+                "transfer_timeout: 0\n",
+                "c.yaml: `transfer_timeout` is 0 / it is how many seconds a pull or a push of an image may take",
             ),
             (
                 "log_max_bytes: 5\n",

@@ -38,7 +38,8 @@ pub fn builder(file: &File, path: &Path) -> Result<Builder> {
             Some("noop") => BuilderKind::Noop,
             _ => BuilderKind::Docker,
         },
-        destination: keys.destination.clone(),
+        // Read and checked with the registries.
+        destination: None,
         platform: keys.platform.clone(),
         base_image: keys.base_image.clone(),
         build_args: build_args(&keys, path)?,

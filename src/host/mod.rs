@@ -4,5 +4,6 @@ pub mod engine;
 pub mod images;
 pub mod logs;
 pub mod process;
+pub mod registry;
 pub mod runner;
 pub mod stop;

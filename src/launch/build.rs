@@ -3,6 +3,7 @@
 //! The choice of a Dockerfile is W&B's: `overrides.dockerfile`, the job's own, `Dockerfile.wandb` beside the entry
 //! point, and otherwise a generated one. `build_context` is the folder that all other paths of the job start from.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -32,7 +33,7 @@ pub struct Settings<'a> {
     pub builder: &'a Builder,
     /// How a build reaches the world.
     pub network: &'a Network,
-    /// Has docker the plugin that builds with BuildKit? Asked for a build alone, because the question costs a process.
+    /// Has docker the plugin that builds with `BuildKit`? Asked for a build alone, because the question costs a process.
     pub has_buildx: &'a dyn Fn() -> bool,
     /// Where generated Dockerfiles are written.
     pub folder: &'a Path,
@@ -72,7 +73,7 @@ pub struct Build {
     pub ca_bundle: Option<PathBuf>,
     /// The image is pushed to where its name says.
     pub is_pushed: bool,
-    /// BuildKit builds it.
+    /// `BuildKit` builds it.
     pub is_buildkit: bool,
 }
 
@@ -481,12 +482,10 @@ impl Makes<'_> {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part.as_bytes());
         }
-        let tag: String = hash
-            .finalize()
-            .iter()
-            .take(6)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let mut tag = String::new();
+        for byte in hash.finalize().iter().take(6) {
+            let _ = write!(tag, "{byte:02x}");
+        }
         match &builder.destination {
             Some(destination) => format!("{destination}:{tag}"),
             None => format!("launch-agent/{}:{tag}", image_part(&self.job.name)),

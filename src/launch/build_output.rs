@@ -2,7 +2,7 @@
 //! Pure.
 //!
 //! Read are pip's own lines, the marks that a generated Dockerfile prints, and docker's messages, of the classic
-//! builder and of BuildKit.
+//! builder and of `BuildKit`.
 
 use crate::failure::{Error, Kind};
 use crate::launch::build::Build;
@@ -121,7 +121,7 @@ fn without_colours(line: &str) -> String {
     text + rest
 }
 
-/// A line without what BuildKit puts in front: `#9 3.214 `.
+/// A line without what `BuildKit` puts in front: `#9 3.214 `.
 fn plain(line: &str) -> &str {
     let Some((number, rest)) = line.strip_prefix('#').and_then(|it| it.split_once(' ')) else {
         return line;
@@ -262,7 +262,7 @@ fn dockerfile(build: &Build, lines: &[&str]) -> Option<Error> {
     )
 }
 
-/// `dockerfile parse error line 3: unknown instruction: FRM`, and BuildKit's `.. on line 3: ..`.
+/// `dockerfile parse error line 3: unknown instruction: FRM`, and `BuildKit`'s `.. on line 3: ..`.
 fn parse_error(line: &str) -> Option<(u32, &str)> {
     let start = line.to_lowercase().find("parse error")?;
     let rest = &line[start..];

@@ -2,7 +2,7 @@
 //!
 //! The first of `requirements.txt`, `pyproject.toml`, `environment.yml` and `requirements.frozen.txt` that says
 //! anything decides. The first two and the pip part of the third are what the author asked for: all of it is needed.
-//! A frozen list is everything that was on the author's machine, and conda's packages are not all on PyPI: of those
+//! A frozen list is everything that was on the author's machine, and conda's packages are not all on `PyPI`: of those
 //! what cannot be installed is left out, and said.
 
 use serde_json::Value;

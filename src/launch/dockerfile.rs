@@ -325,6 +325,10 @@ mod tests {
         assert_eq!(shlex::split(&quoted).expect("a word"), [odd]);
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the rule is about the agent; a test may ask a shell"
+    )]
     #[test]
     fn the_script_that_finds_python_is_one_line_of_shell() {
         let line = one_line(FIND_PYTHON);

@@ -130,6 +130,7 @@ impl List {
 mod tests {
     use super::*;
     use crate::launch::plan::Server;
+    use crate::launch::transfer::Transfers;
     use serde_json::json;
     use std::collections::BTreeMap;
     use std::path::Path;
@@ -148,6 +149,7 @@ mod tests {
             secure_mode: false,
             cidfile: Path::new("/cid"),
             network: &Network::default(),
+            transfers: &Transfers::default(),
         };
         variables(&spec, &context, "r1", Some("img:1"), false)
             .into_iter()

@@ -17,6 +17,8 @@ pub mod macros;
 pub mod network;
 pub mod plan;
 pub mod python_json;
+pub mod registry;
 pub mod resource_args;
 pub mod spec;
 pub mod template;
+pub mod transfer;

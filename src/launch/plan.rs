@@ -16,6 +16,7 @@ use crate::launch::command::{CommandLine, Secret};
 use crate::launch::job_env::Variable;
 use crate::launch::network::Network;
 use crate::launch::resource_args::{DockerOption, Given};
+use crate::launch::transfer::{PullPolicy, Transfer, Transfers};
 pub use scheduler::scheduler;
 pub use settle::resolve;
 
@@ -53,6 +54,8 @@ pub struct Context<'a> {
     pub cidfile: &'a Path,
     /// How the job reaches the world.
     pub network: &'a Network,
+    /// How images come to this machine and leave it.
+    pub transfers: &'a Transfers,
 }
 
 /// Everything settled: what will run, as values.
@@ -130,17 +133,31 @@ pub struct Container {
 /// How the image comes to this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImagePlan {
-    /// `command` pulls it, when it is not here already.
-    PullIfMissing {
-        /// The image.
-        image: String,
-        /// `docker pull`, for the platform that the options name.
-        command: CommandLine,
+    /// It is pulled from its registry, if the policy says so.
+    Pull {
+        /// When.
+        policy: PullPolicy,
+        /// How.
+        transfer: Box<Transfer>,
     },
     /// The options have a `pull`, so `docker run` does it.
     LeftToDocker,
     /// It is built, when it is not here already.
-    Build(Box<Build>),
+    Build {
+        /// How.
+        build: Box<Build>,
+        /// Where else it is kept, when it is.
+        remote: Option<Box<Remote>>,
+    },
+}
+
+/// A registry's copy of an image that is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// Brings it here.
+    pub pull: Transfer,
+    /// Brings it there.
+    pub push: Transfer,
 }
 
 /// Who removes the container when it has ended.
@@ -202,7 +219,7 @@ pub fn plan(launch: &Launch, context: &Context<'_>) -> Plan {
         run: run_command(launch, context, new_name),
         place: Place::Container(Container {
             name: container,
-            image: image_plan(launch),
+            image: image_plan(launch, context),
             cidfile: context.cidfile.to_owned(),
             removal,
         }),
@@ -213,20 +230,27 @@ pub fn plan(launch: &Launch, context: &Context<'_>) -> Plan {
     }
 }
 
-fn image_plan(launch: &Launch) -> ImagePlan {
+fn image_plan(launch: &Launch, context: &Context<'_>) -> ImagePlan {
+    let platform = launch.option("platform").and_then(DockerOption::value);
+    let pull = || context.transfers.pull(&launch.image, platform);
     if let Some(build) = &launch.build {
-        return ImagePlan::Build(Box::new(build.clone()));
+        let remote = || {
+            Box::new(Remote {
+                pull: pull(),
+                push: context.transfers.push(&build.image),
+            })
+        };
+        return ImagePlan::Build {
+            build: Box::new(build.clone()),
+            remote: build.is_pushed.then(remote),
+        };
     }
     if launch.option("pull").is_some() {
         return ImagePlan::LeftToDocker;
     }
-    let mut command = CommandLine::new("docker").arg("pull");
-    if let Some(platform) = launch.option("platform").and_then(DockerOption::value) {
-        command = command.part(["--platform", platform]);
-    }
-    ImagePlan::PullIfMissing {
-        image: launch.image.clone(),
-        command: command.part([&launch.image]),
+    ImagePlan::Pull {
+        policy: context.transfers.pull_policy,
+        transfer: Box::new(pull()),
     }
 }
 
@@ -263,11 +287,12 @@ fn run_command(launch: &Launch, context: &Context<'_>, name: Option<&str>) -> Co
     run.part(words)
 }
 
-/// One line a command, as bash would run it.
+/// One line a command, as bash would run it: those that will surely run. Whether an image that may be here is pulled is
+/// decided when it is looked for.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(build) = self.build() {
-            writeln!(f, "{}", build.command)?;
+        for command in self.before() {
+            writeln!(f, "{command}")?;
         }
         write!(f, "{}", self.run)
     }
@@ -276,17 +301,55 @@ impl fmt::Display for Plan {
 impl Plan {
     /// The same for a terminal, each option on a line of its own.
     pub fn wrapped(&self) -> String {
-        let build = self.build().map(|build| build.command.wrapped() + "\n");
-        build.unwrap_or_default() + &self.run.wrapped()
+        let before = self.before().into_iter().chain([&self.run]);
+        let commands: Vec<String> = before.map(CommandLine::wrapped).collect();
+        commands.join("\n")
+    }
+
+    /// The commands that come before the run: those that will surely run, or will when the image is not there yet.
+    fn before(&self) -> Vec<&CommandLine> {
+        let build = self.build().map(|build| &build.command);
+        let commands = self.sure_pull().into_iter().chain(build);
+        commands.chain(self.push()).collect()
     }
 
     /// How its image is built, when it is.
     pub fn build(&self) -> Option<&Build> {
         match &self.place {
             Place::Container(Container {
-                image: ImagePlan::Build(build),
+                image: ImagePlan::Build { build, .. },
                 ..
             }) => Some(build),
+            _ => None,
+        }
+    }
+
+    /// The push of an image that is built, where it goes to a registry.
+    pub fn push(&self) -> Option<&CommandLine> {
+        match &self.place {
+            Place::Container(Container {
+                image:
+                    ImagePlan::Build {
+                        remote: Some(remote),
+                        ..
+                    },
+                ..
+            }) => Some(&remote.push.command),
+            _ => None,
+        }
+    }
+
+    /// The pull that comes before the run whatever is on this machine.
+    pub fn sure_pull(&self) -> Option<&CommandLine> {
+        match &self.place {
+            Place::Container(Container {
+                image:
+                    ImagePlan::Pull {
+                        policy: PullPolicy::Always,
+                        transfer,
+                    },
+                ..
+            }) => Some(&transfer.command),
             _ => None,
         }
     }
@@ -300,8 +363,17 @@ mod tests {
     use crate::launch::builder::Builder;
     use crate::launch::spec::LaunchSpec;
     use serde_json::{Value, json};
+    use std::time::Duration;
 
     fn planned(spec: &Value, server: Option<&Server>) -> Result<Plan, Error> {
+        planned_with(spec, server, PullPolicy::default())
+    }
+
+    fn planned_with(
+        spec: &Value,
+        server: Option<&Server>,
+        pull_policy: PullPolicy,
+    ) -> Result<Plan, Error> {
         let environment = [
             ("DB_PASSWORD", "correct horse"),
             ("PIN_TOKEN", "1234"),
@@ -321,6 +393,11 @@ mod tests {
             secure_mode: true,
             cidfile: Path::new("/state/i1.cid"),
             network: &Network::default(),
+            transfers: &Transfers {
+                pull_policy,
+                limit: Duration::from_secs(1),
+                login: None,
+            },
         };
         let (spec, _) = LaunchSpec::parse(spec)?;
         let settings = Settings {
@@ -367,9 +444,9 @@ mod tests {
     #[test]
     fn the_image_is_pulled_for_the_platform_that_will_run() {
         let pull = |options| match container(&with_options(&options)).image {
-            ImagePlan::PullIfMissing { image, command } => format!("{image}: {command}"),
+            ImagePlan::Pull { transfer, .. } => format!("{}: {}", transfer.image, transfer.command),
             ImagePlan::LeftToDocker => "left".to_owned(),
-            ImagePlan::Build(build) => build.image,
+            ImagePlan::Build { build, .. } => build.image,
         };
         assert_eq!(pull(json!({})), "img:1: docker pull img:1");
         assert_eq!(
@@ -377,6 +454,38 @@ mod tests {
             "img:1: docker pull --platform linux/arm64 img:1"
         );
         assert_eq!(pull(json!({"pull": "never"})), "left");
+    }
+
+    #[test]
+    fn a_pull_that_will_surely_run_is_printed_before_the_run() {
+        let lines = |policy, options| {
+            let spec =
+                json!({"project": "p", "image_uri": "img:1", "resource_args": {"docker": options}});
+            let plan = planned_with(&spec, None, policy).expect("a good spec");
+            assert_eq!(
+                plan.wrapped().matches("docker pull").count(),
+                plan.to_string().matches("docker pull").count()
+            );
+            plan.to_string()
+                .lines()
+                .map(|line| line[..11].to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            lines(PullPolicy::Always, json!({})),
+            ["docker pull", "docker run "]
+        );
+        for policy in [
+            PullPolicy::IfPossible,
+            PullPolicy::Missing,
+            PullPolicy::Never,
+        ] {
+            assert_eq!(lines(policy, json!({})), ["docker run "], "{policy:?}");
+        }
+        assert_eq!(
+            lines(PullPolicy::Always, json!({"pull": "missing"})),
+            ["docker run "]
+        );
     }
 
     #[test]

@@ -18,6 +18,7 @@ use launch_agent::launch::job::{ArtifactName, Code, Job, JobSource, Source};
 use launch_agent::launch::network::Network;
 use launch_agent::launch::plan::{self, Context, ImagePlan, Place, Plan};
 use launch_agent::launch::spec::LaunchSpec;
+use launch_agent::launch::transfer::Transfers;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -196,7 +197,7 @@ impl Bench {
         let Place::Container(container) = &plan.place else {
             panic!("no container: {plan:?}");
         };
-        if let ImagePlan::Build(_) = container.image {
+        if let ImagePlan::Build { .. } = container.image {
             let provided = images::provide(&container.image, &mut log, &stop);
             warnings.extend(
                 provided.unwrap_or_else(|error| panic!("{error} {:?}\n{}", error.hint, self.log())),
@@ -280,6 +281,7 @@ impl Bench {
             secure_mode: false,
             cidfile: &self.folder.path().join("cid"),
             network: &self.network,
+            transfers: &Transfers::default(),
         };
         Ok(plan::plan(
             &plan::resolve(&spec, &program, &context, &|| None)?,

@@ -51,7 +51,6 @@ impl Place {
         Place {
             peer: Peer::new(&["q", "other"]),
             folder: tempfile::tempdir().expect("a folder"),
-            ca_bundle: None,
             timing: TIMING,
         }
     }

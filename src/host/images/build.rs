@@ -3,15 +3,18 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{context, turns};
+use super::{context, pull, push, turns};
 use crate::failure::{Error, Kind, Result};
 use crate::host::engine;
 use crate::host::logs::JobLog;
 use crate::host::process::{self, Ending};
+use crate::host::registry;
 use crate::host::stop::{Activity, Stop};
 use crate::launch::build::Build;
 use crate::launch::build_output::BuildOutput;
 use crate::launch::docker;
+use crate::launch::plan::Remote;
+use crate::launch::transfer::PullPolicy;
 
 /// How much of a build's output is kept to find out what went wrong, in bytes. What went wrong is said at the end.
 const KEPT: usize = 4 << 20;
@@ -19,15 +22,34 @@ const KEPT: usize = 4 << 20;
 /// How long docker may take for an image that holds one file.
 const ONE_FILE: Duration = Duration::from_secs(120);
 
-/// Makes sure that the image is on this machine; builds it when it is not. Gives what the job's owner should know, a
-/// sentence each.
-pub fn provide(build: &Build, log: &mut JobLog, stop: &Stop) -> Result<Vec<String>> {
+/// Makes sure that the image is on this machine, and at the registry that it goes to; builds it when it is at neither.
+/// Gives what the job's owner should know, a sentence each.
+pub fn provide(
+    build: &Build,
+    remote: Option<&Remote>,
+    log: &mut JobLog,
+    stop: &Stop,
+) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     turns::once(&build.image, stop, || {
-        if !engine::has_image(&build.image)? {
-            warnings = make(build, log, stop)?;
+        let local = engine::local_image(&build.image)?;
+        let Some(remote) = remote else {
+            if local.is_none() {
+                warnings = make(build, log, stop)?;
+            }
+            return Ok(());
+        };
+        match local {
+            Some(local) if local.is_of_a_registry() => return Ok(()),
+            // It was built, and could not be pushed then.
+            Some(_) => {}
+            None if registry::exists(&build.image, remote.push.login.as_ref(), log, stop)? => {
+                warnings = pull::provide(PullPolicy::Missing, &remote.pull, log, stop)?;
+                return Ok(());
+            }
+            None => warnings = make(build, log, stop)?,
         }
-        Ok(())
+        push::push(&remote.push, log, stop)
     })?;
     Ok(warnings)
 }

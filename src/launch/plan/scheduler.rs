@@ -60,6 +60,7 @@ pub fn scheduler(spec: &LaunchSpec, context: &Context<'_>) -> Result<Plan> {
 mod tests {
     use super::*;
     use crate::launch::plan::Server;
+    use crate::launch::transfer::Transfers;
     use serde_json::{Value, json};
     use std::collections::BTreeMap;
     use std::path::Path;
@@ -83,6 +84,7 @@ mod tests {
             secure_mode: true,
             cidfile: Path::new("/cid"),
             network: &crate::launch::network::Network::default(),
+            transfers: &Transfers::default(),
         };
         scheduler(&spec, &context)
     }
