@@ -5,6 +5,7 @@ mod entries;
 mod environment;
 mod file;
 pub mod identity;
+mod images;
 mod policy;
 mod registry;
 mod setting;
@@ -16,7 +17,10 @@ use serde_json::Value;
 
 use crate::cli::{AgentArgs, BackendArgs};
 use crate::failure::{Error, Kind, Result};
+use crate::launch::build::Settings;
+use crate::launch::builder as image_builder;
 use crate::launch::command::Secret;
+use crate::launch::network::Network;
 use crate::launch::plan::Server;
 use crate::launch::registry::{Destination, Login};
 use crate::launch::transfer::{PullPolicy, Transfers};
@@ -100,6 +104,10 @@ pub struct AgentConfig {
     pub base_url: Setting<String>,
     /// How images are built.
     pub builder: Setting<Option<Builder>>,
+    /// The same, settled for a queue that says nothing about it.
+    pub image_builder: image_builder::Builder,
+    /// How the agent, builds and jobs reach the world.
+    pub network: Setting<Network>,
     /// Where built images go, by either of the two keys.
     pub destination: Option<Destination>,
     /// When the image of a job is pulled.
@@ -193,6 +201,25 @@ impl AgentConfig {
             .hint("for the embedded queue add `--local`, or write `backend: local` into launch-config.yaml; for W&B run `wandb login` or set `WANDB_API_KEY`"))
     }
 
+    /// What decides about a build. `has_buildx` asks docker.
+    pub fn build_settings<'a>(
+        &'a self,
+        has_buildx: &'a dyn Fn() -> bool,
+        folder: &'a Path,
+    ) -> Settings<'a> {
+        Settings {
+            builder: &self.image_builder,
+            network: &self.network.value,
+            has_buildx,
+            folder,
+        }
+    }
+
+    /// Where generated Dockerfiles are written.
+    pub fn builds_folder(&self) -> PathBuf {
+        self.state_folder.join("builds")
+    }
+
     /// How images come to this machine and leave it. `login` is that of the destination's registry, where the agent
     /// does it.
     pub fn transfers(&self, login: Option<Login>) -> Transfers {
@@ -250,6 +277,11 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
         &path,
     )?;
     let registries = Registries::read(&file, &path)?;
+    let destination = registries.destination;
+    let image_builder = image_builder::Builder {
+        destination: destination.as_ref().map(|it| it.name.clone()),
+        ..images::builder(&file, &path)?
+    };
     let verbosity = (flags.verbosity > 0).then_some(flags.verbosity);
     let backend = backend(
         flags,
@@ -310,12 +342,20 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
         secure_mode: Setting::default(false).or(file.secure_mode, from_file()),
         env_macros: Setting::default(Vec::new()).or(keys.env_macros, from_file()),
         base_url: identity.base_url,
-        destination: registries.destination,
+        destination,
         pull_policy: Setting::default(PullPolicy::default())
             .or(file.pull_policy(&path)?, from_file()),
         transfer_timeout: Setting::default(TRANSFER_TIMEOUT)
             .or(file.transfer_timeout(&path)?, from_file()),
         builder: Setting::default(None).or(file.builder(&path)?.map(Some), from_file()),
+        image_builder,
+        network: Setting::default(Network::default()).or(
+            file.network
+                .is_some()
+                .then(|| images::network(&file, &path, environment))
+                .transpose()?,
+            from_file(),
+        ),
         registry: Setting::default(Value::Null).or(file.registry.clone(), from_file()),
         environment: Setting::default(Value::Null).or(file.environment.clone(), from_file()),
         api_key: identity.api_key,

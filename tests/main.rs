@@ -12,6 +12,7 @@ mod cli;
 mod common;
 mod docker;
 mod golden;
+mod images;
 mod policy;
 mod properties;
 mod pulls;

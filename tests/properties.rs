@@ -6,9 +6,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use launch_agent::host::machine::machine;
+use launch_agent::launch::build::{Settings, decide};
+use launch_agent::launch::builder::Builder;
 use launch_agent::launch::command::CommandLine;
 use launch_agent::launch::docker_options::{Kind, OptionTable};
 use launch_agent::launch::macros::Macros;
+use launch_agent::launch::network::Network;
 use launch_agent::launch::plan::{Context, plan, resolve};
 use launch_agent::launch::policy::{Guard, Policy, Preset};
 use launch_agent::launch::resource_args::options;
@@ -191,9 +194,20 @@ proptest! {
         let context = Context {
             item: "i", queue: "q", agent: "a", queue_entity: None, generated_run_id: "r", server: None,
             environment: &environment, env_macros: &[], secure_mode: false, guard, cidfile: Path::new("/cid"),
+            network: &Network::default(),
             transfers: &launch_agent::launch::transfer::Transfers::default(),
         };
-        let Ok(launch) = resolve(&spec, &context, &|| None) else { return Ok(()) };
+        let settings = Settings {
+            builder: &Builder::default(),
+            network: &Network::default(),
+            has_buildx: &|| false,
+            folder: Path::new("/state"),
+        };
+        let program = decide(&spec, None, &settings);
+        let Ok(launch) = program.and_then(|program| resolve(&spec, &program, &context, &|| None))
+        else {
+            return Ok(());
+        };
         let argv = plan(&launch, &context).run.argv;
         let (seen, image) = as_docker_reads(&argv);
         prop_assert_eq!(&argv[image], "the/image:1");

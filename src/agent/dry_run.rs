@@ -20,7 +20,8 @@ pub fn next_plan(
         if let Some(item) = queue.peek(name)? {
             let (spec, warnings) = LaunchSpec::parse(&item.spec)?;
             let agent = AgentId("dry-run".to_owned());
-            let mut plan = job::plan_of(config, environment, &agent, &item, &spec)?;
+            let mut plan = job::plan_of(config, environment, &agent, &item, &spec, None)
+                .map_err(|failure| failure.cause)?;
             plan.warnings.splice(..0, warnings);
             return Ok(Some((item, plan)));
         }

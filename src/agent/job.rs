@@ -16,6 +16,8 @@ use crate::host::logs::{JobLog, LogFile, Redactor, TerminalLines};
 use crate::host::machine::machine;
 use crate::host::stop::{Activity, Stop};
 use crate::host::{images, registry, runner};
+use crate::launch::build;
+use crate::launch::job::Code;
 use crate::launch::plan::{self, Context, Place, Plan};
 use crate::launch::policy::Guard;
 use crate::launch::spec::LaunchSpec;
@@ -105,8 +107,8 @@ impl Job {
             &shared.agent,
             &self.item,
             &spec,
-        )
-        .at(Stage::Agent)?;
+            None,
+        )?;
         plan.warnings.splice(..0, warnings);
         if !self.claim(&plan.run_id) {
             return Ok(None);
@@ -293,16 +295,17 @@ impl Job {
     }
 }
 
-/// Everything that is decided about an item, with nothing done.
+/// Everything that is decided about an item, with nothing done. `code` is what was fetched for its job.
 pub fn plan_of(
     config: &AgentConfig,
     environment: &BTreeMap<String, String>,
     agent: &AgentId,
     item: &RunQueueItem,
     spec: &LaunchSpec,
-) -> Result<Plan> {
+    code: Option<&Code>,
+) -> Result<Plan, Failure> {
     let run_id = new_run_id();
-    let cidfile = cidfile(config, item)?;
+    let cidfile = cidfile(config, item).at(Stage::Agent)?;
     let server = config.server();
     let context = Context {
         item: &item.id.0,
@@ -319,12 +322,16 @@ pub fn plan_of(
             machine: machine(),
         },
         cidfile: &cidfile,
+        network: &config.network.value,
         transfers: &transfers(config, environment),
     };
     if spec.is_scheduler {
-        return plan::scheduler(spec, &context);
+        return plan::scheduler(spec, &context).at(Stage::Agent);
     }
-    let launch = plan::resolve(spec, &context, &engine::run_help)?;
+    let folder = config.builds_folder();
+    let settings = config.build_settings(&engine::has_buildx, &folder);
+    let program = build::decide(spec, code, &settings).at(Stage::Build)?;
+    let launch = plan::resolve(spec, &program, &context, &engine::run_help).at(Stage::Agent)?;
     Ok(plan::plan(&launch, &context))
 }
 

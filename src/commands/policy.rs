@@ -12,6 +12,7 @@ use crate::config::{AgentConfig, Environment};
 use crate::failure::{Error, Result};
 use crate::host::engine;
 use crate::host::machine::machine;
+use crate::launch::build::decide;
 use crate::launch::plan::{Context, redacted, resolve};
 use crate::launch::policy::{Asked, Check, Guard, Policy, Preset, Refusal};
 use crate::launch::spec::LaunchSpec;
@@ -80,9 +81,13 @@ fn checks(
             machine: machine(),
         },
         cidfile: &config.state_folder.join("check.cid"),
+        network: &config.network.value,
         transfers: &agent::transfers(config, environment.all()),
     };
-    let launch = resolve(spec, &context, &engine::run_help)?;
+    let folder = config.builds_folder();
+    let settings = config.build_settings(&engine::has_buildx, &folder);
+    let program = decide(spec, None, &settings)?;
+    let launch = resolve(spec, &program, &context, &engine::run_help)?;
     let guard = Guard {
         policy: &config.policy.settled,
         machine: machine(),

@@ -14,6 +14,7 @@ use crate::config::{AgentConfig, Environment};
 use crate::failure::{Error, Result};
 use crate::host::engine;
 use crate::host::machine::machine;
+use crate::launch::build::decide;
 use crate::launch::plan::{Context, Place, Plan, plan, resolve};
 use crate::launch::policy::Guard;
 use crate::launch::resource_args::{merge, options_or_ask};
@@ -39,9 +40,16 @@ pub fn run(args: &RenderArgs, environment: &Environment) -> Result<ExitCode> {
             machine: machine(),
         },
         cidfile: &config.state_folder.join("render.cid"),
+        network: &config.network.value,
         transfers: &agent::transfers(&config, environment.all()),
     };
-    let launch = resolve(&spec, &context, &engine::run_help)?;
+    let folder = config.builds_folder();
+    let program = decide(
+        &spec,
+        None,
+        &config.build_settings(&engine::has_buildx, &folder),
+    )?;
+    let launch = resolve(&spec, &program, &context, &engine::run_help)?;
     let plan = plan(&launch, &context);
     warnings.extend(plan.warnings.iter().cloned());
     match args.format {
@@ -129,6 +137,9 @@ fn as_json(plan: &Plan, image: &str, warnings: &[String]) -> Value {
         Place::Process => None,
     };
     json!({
+        "build": plan.build().map(|build| &build.command.argv),
+        "push": plan.push().map(|push| &push.argv),
+        "dockerfile": plan.build().map(|build| &build.dockerfile.text),
         "pull": plan.sure_pull().map(|pull| &pull.argv),
         "run": plan.run.argv,
         "env_from_agent": plan.env_from_agent,

@@ -57,6 +57,12 @@ impl AgentConfig {
             entry("builder", &self.builder, |builder| {
                 builder.as_ref().map_or(Value::Null, Builder::to_json)
             }),
+            entry("network", &self.network, |network| {
+                serde_json::json!({
+                    "ca_bundle": network.ca_bundle,
+                    "proxy": network.proxy.as_ref().map(|_| "[redacted]"),
+                })
+            }),
             entry("registry", &self.registry, Value::clone),
             entry("environment", &self.environment, Value::clone),
         ]);

@@ -1,7 +1,8 @@
 //! `launch-config.yaml`: the keys of W&B's own agent (REFERENCE: its documentation and its checks), and ours.
 //! An unknown key is an error, as it is there, but one that names the line and the closest key.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,7 @@ pub struct File {
     pub stop_grace: Option<u64>,
     pub on_signal: Option<String>,
     pub log_max_bytes: Option<u64>,
+    pub network: Option<NetworkKeys>,
     pub pull_policy: Option<String>,
     pub transfer_timeout: Option<u64>,
     pub policy: Option<PolicyKeys>,
@@ -51,6 +53,21 @@ pub struct Builder {
     pub secret_key: Option<String>,
     pub kaniko_image: Option<String>,
     pub kaniko_config: Option<String>,
+    #[serde(rename = "base_image")]
+    pub base_image: Option<String>,
+    /// Build arguments; a value may be written as a number or as true.
+    #[serde(rename = "build_args")]
+    pub build_args: Option<BTreeMap<String, Value>>,
+    /// Files for builds to read, by their id.
+    pub secrets: Option<BTreeMap<String, PathBuf>>,
+}
+
+/// How the agent, builds and jobs reach the world.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkKeys {
+    pub ca_bundle: Option<PathBuf>,
+    pub proxy: Option<String>,
 }
 
 impl Builder {

@@ -1,6 +1,7 @@
 //! Asks the docker engine: is it there, how is a container, how did it end. Each question has a timeout.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -34,6 +35,22 @@ pub fn version() -> Result<String> {
 pub fn run_help() -> Option<String> {
     let output = process::output(&docker::run_help(), ANSWER).ok()?;
     output.is_success().then_some(output.stdout)
+}
+
+/// Does the installed docker have the plugin that builds with `BuildKit`? Asked once: a plugin that is installed while
+/// the agent runs is used from its next start on.
+pub fn has_buildx() -> bool {
+    static HAS_BUILDX: OnceLock<bool> = OnceLock::new();
+    *HAS_BUILDX.get_or_init(|| {
+        let answer = process::output(&docker::buildx_version(), ANSWER);
+        let has_buildx = answer.is_ok_and(|output| output.is_success());
+        if !has_buildx {
+            log::info!(
+                "docker has no buildx here, so images are built by its classic builder: the same images, slower, without caches for packages and without secrets"
+            );
+        }
+        has_buildx
+    })
 }
 
 /// What the engine knows of an image on this machine.

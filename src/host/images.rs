@@ -1,5 +1,7 @@
 //! Brings the image of a job to this machine, as its plan says.
 
+mod build;
+mod context;
 pub mod pull;
 pub mod push;
 mod transfer;
@@ -18,5 +20,6 @@ pub fn provide(plan: &ImagePlan, log: &mut JobLog, stop: &Stop) -> Result<Vec<St
     match plan {
         ImagePlan::Pull { policy, transfer } => pull::provide(*policy, transfer, log, stop),
         ImagePlan::LeftToDocker => Ok(Vec::new()),
+        ImagePlan::Build { build, remote } => build::provide(build, remote.as_deref(), log, stop),
     }
 }

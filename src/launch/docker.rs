@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use crate::launch::command::CommandLine;
+use crate::launch::build::CA_IMAGE;
+use crate::launch::command::{CommandLine, Secret};
 
 /// The program. Found on the `PATH` of the agent.
 pub const PROGRAM: &str = "docker";
@@ -36,6 +37,20 @@ pub fn version() -> CommandLine {
 /// Prints the options that the installed docker knows.
 pub fn run_help() -> CommandLine {
     docker(["run", "--help"])
+}
+
+/// Prints the version of the plugin that builds with `BuildKit`; fails without it.
+pub fn buildx_version() -> CommandLine {
+    docker(["buildx", "version"])
+}
+
+/// Builds the image that holds the certificates for the classic builder; they and the Dockerfile are in `folder`.
+pub fn build_ca_image(folder: &str) -> CommandLine {
+    let mut command = docker(["build", "--quiet", "--tag", CA_IMAGE, folder]);
+    command
+        .env
+        .insert("DOCKER_BUILDKIT".to_owned(), Secret::new("0"));
+    command
 }
 
 /// Prints where an image on this machine comes from, as JSON: its digests in registries, and its labels. Fails when it

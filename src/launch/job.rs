@@ -76,6 +76,18 @@ pub struct Source {
     pub frozen: Option<String>,
 }
 
+/// A job with the code that belongs to it: everything that is known before it is decided how it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Code {
+    /// The job. Its entry point is the one that will run: that of the launch spec where it has one, and the script in
+    /// place of a notebook.
+    pub job: Job,
+    /// Its code; `None` for a job of type image.
+    pub source: Option<Source>,
+    /// What the job's owner should know. One sentence each.
+    pub warnings: Vec<String>,
+}
+
 /// The paths in the code that decide how it is built, whether they are there or not.
 pub fn deciding_files(job: &Job, dockerfile: Option<&str>) -> Vec<String> {
     let mut paths = [

@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use crate::launch::command::Secret;
+use crate::launch::network::{CA_IN_CONTAINER, CA_VARIABLES, Network};
 use crate::launch::plan::Context;
 use crate::launch::python_json::dumps;
 use crate::launch::spec::{LaunchSpec, Object};
@@ -63,6 +64,7 @@ pub fn variables(
     list.add_cut("WANDB_CONFIG", &spec.overrides.run_config);
     list.add_cut("WANDB_LAUNCH_FILE_OVERRIDES", &spec.overrides.files);
     list.add("WANDB_ARTIFACTS", &dumps(&Value::Object(artifacts(spec))));
+    list.add_network(context.network);
     list.0
 }
 
@@ -87,6 +89,21 @@ impl List {
     /// Leaves the variable out when there is nothing to say.
     fn add_some(&mut self, name: &str, value: Option<&str>) {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
+            self.add(name, value);
+        }
+    }
+
+    /// How the owner wants every job to reach the world. A proxy may hold a password, so it goes by name.
+    fn add_network(&mut self, network: &Network) {
+        if network.ca_bundle.is_some() {
+            for name in CA_VARIABLES {
+                self.add(name, CA_IN_CONTAINER);
+            }
+        }
+        for (name, value) in network.proxy_variables() {
+            self.0.push(Variable::ByName(name.to_owned(), value));
+        }
+        for (name, value) in network.no_proxy_variables() {
             self.add(name, value);
         }
     }
@@ -137,6 +154,7 @@ mod tests {
                 machine: machine(),
             },
             cidfile: Path::new("/cid"),
+            network: &Network::default(),
             transfers: &Transfers::default(),
         };
         variables(&spec, &context, "r1", Some("img:1"), false)

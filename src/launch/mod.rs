@@ -1,14 +1,20 @@
 //! Decides. Pure: values in, values out. Nothing in this folder reads the clock, the environment, the disk or the
 //! network, or starts anything; `tests/architecture.rs` holds it to that.
 
+pub mod build;
+pub mod build_output;
+pub mod builder;
 pub mod command;
+pub mod dependencies;
 pub mod docker;
 pub mod docker_options;
+pub mod dockerfile;
 pub mod document;
 pub mod image;
 pub mod job;
 pub mod job_env;
 pub mod macros;
+pub mod network;
 pub mod plan;
 pub mod policy;
 pub mod python_json;

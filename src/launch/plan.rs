@@ -11,8 +11,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::launch::build::Build;
 use crate::launch::command::{CommandLine, Secret};
 use crate::launch::job_env::Variable;
+use crate::launch::network::Network;
 use crate::launch::policy::Guard;
 use crate::launch::resource_args::{DockerOption, Given};
 use crate::launch::transfer::{PullPolicy, Transfer, Transfers};
@@ -53,6 +55,8 @@ pub struct Context<'a> {
     pub guard: Guard<'a>,
     /// Where docker writes the container's id.
     pub cidfile: &'a Path,
+    /// How the job reaches the world.
+    pub network: &'a Network,
     /// How images come to this machine and leave it.
     pub transfers: &'a Transfers,
 }
@@ -68,7 +72,9 @@ pub struct Launch {
     pub warnings: Vec<String>,
     /// The job's variables, in their order.
     variables: Vec<Variable>,
-    /// What the agent adds for a server on this very machine, then the queue's and the job's options.
+    /// How the image is built, when it is.
+    build: Option<Build>,
+    /// What the agent adds, then the queue's and the job's options.
     options: Vec<DockerOption>,
     /// Replaces the image's entry point when it is not empty.
     entry_point: Vec<String>,
@@ -139,6 +145,22 @@ pub enum ImagePlan {
     },
     /// The options have a `pull`, so `docker run` does it.
     LeftToDocker,
+    /// It is built, when it is not here already.
+    Build {
+        /// How.
+        build: Box<Build>,
+        /// Where else it is kept, when it is.
+        remote: Option<Box<Remote>>,
+    },
+}
+
+/// A registry's copy of an image that is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// Brings it here.
+    pub pull: Transfer,
+    /// Brings it there.
+    pub push: Transfer,
 }
 
 /// Who removes the container when it has ended.
@@ -222,13 +244,26 @@ pub fn plan(launch: &Launch, context: &Context<'_>) -> Plan {
 }
 
 fn image_plan(launch: &Launch, context: &Context<'_>) -> ImagePlan {
+    let platform = launch.option("platform").and_then(DockerOption::value);
+    let pull = || context.transfers.pull(&launch.image, platform);
+    if let Some(build) = &launch.build {
+        let remote = || {
+            Box::new(Remote {
+                pull: pull(),
+                push: context.transfers.push(&build.image),
+            })
+        };
+        return ImagePlan::Build {
+            build: Box::new(build.clone()),
+            remote: build.is_pushed.then(remote),
+        };
+    }
     if launch.option("pull").is_some() {
         return ImagePlan::LeftToDocker;
     }
-    let platform = launch.option("platform").and_then(DockerOption::value);
     ImagePlan::Pull {
         policy: context.transfers.pull_policy,
-        transfer: Box::new(context.transfers.pull(&launch.image, platform)),
+        transfer: Box::new(pull()),
     }
 }
 
@@ -269,8 +304,8 @@ fn run_command(launch: &Launch, context: &Context<'_>, name: Option<&str>) -> Co
 /// decided when it is looked for.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(pull) = self.sure_pull() {
-            writeln!(f, "{pull}")?;
+        for command in self.before() {
+            writeln!(f, "{command}")?;
         }
         write!(f, "{}", self.run)
     }
@@ -279,9 +314,41 @@ impl fmt::Display for Plan {
 impl Plan {
     /// The same for a terminal, each option on a line of its own.
     pub fn wrapped(&self) -> String {
-        match self.sure_pull() {
-            Some(pull) => format!("{pull}\n{}", self.run.wrapped()),
-            None => self.run.wrapped(),
+        let before = self.before().into_iter().chain([&self.run]);
+        let commands: Vec<String> = before.map(CommandLine::wrapped).collect();
+        commands.join("\n")
+    }
+
+    /// The commands that come before the run: those that will surely run, or will when the image is not there yet.
+    fn before(&self) -> Vec<&CommandLine> {
+        let build = self.build().map(|build| &build.command);
+        let commands = self.sure_pull().into_iter().chain(build);
+        commands.chain(self.push()).collect()
+    }
+
+    /// How its image is built, when it is.
+    pub fn build(&self) -> Option<&Build> {
+        match &self.place {
+            Place::Container(Container {
+                image: ImagePlan::Build { build, .. },
+                ..
+            }) => Some(build),
+            _ => None,
+        }
+    }
+
+    /// The push of an image that is built, where it goes to a registry.
+    pub fn push(&self) -> Option<&CommandLine> {
+        match &self.place {
+            Place::Container(Container {
+                image:
+                    ImagePlan::Build {
+                        remote: Some(remote),
+                        ..
+                    },
+                ..
+            }) => Some(&remote.push.command),
+            _ => None,
         }
     }
 
@@ -306,6 +373,8 @@ mod tests {
     use super::*;
     use crate::failure::Error;
     use crate::host::machine::machine;
+    use crate::launch::build::{Settings, decide};
+    use crate::launch::builder::Builder;
     use crate::launch::policy::{Policy, Preset};
     use crate::launch::spec::LaunchSpec;
     use serde_json::{Value, json};
@@ -342,6 +411,7 @@ mod tests {
                 machine: machine(),
             },
             cidfile: Path::new("/state/i1.cid"),
+            network: &Network::default(),
             transfers: &Transfers {
                 pull_policy,
                 limit: Duration::from_secs(1),
@@ -349,7 +419,17 @@ mod tests {
             },
         };
         let (spec, _) = LaunchSpec::parse(spec)?;
-        Ok(plan(&resolve(&spec, &context, &|| None)?, &context))
+        let settings = Settings {
+            builder: &Builder::default(),
+            network: &Network::default(),
+            has_buildx: &|| false,
+            folder: Path::new("/state"),
+        };
+        let program = decide(&spec, None, &settings)?;
+        Ok(plan(
+            &resolve(&spec, &program, &context, &|| None)?,
+            &context,
+        ))
     }
 
     fn container(plan: &Plan) -> Container {
@@ -385,6 +465,7 @@ mod tests {
         let pull = |options| match container(&with_options(&options)).image {
             ImagePlan::Pull { transfer, .. } => format!("{}: {}", transfer.image, transfer.command),
             ImagePlan::LeftToDocker => "left".to_owned(),
+            ImagePlan::Build { build, .. } => build.image,
         };
         assert_eq!(pull(json!({})), "img:1: docker pull img:1");
         assert_eq!(
@@ -486,7 +567,7 @@ mod tests {
             (json!({"project": "p"}), "the launch spec names no image"),
             (
                 json!({"project": "p", "job": "e/p/j:v0"}),
-                "the job `e/p/j:v0` is a code or git job, and this version runs image jobs",
+                "the job `e/p/j:v0` was not fetched",
             ),
         ] {
             assert_eq!(planned(&spec, None).expect_err("no image").message, message);

@@ -37,6 +37,15 @@ pub enum Given {
 }
 
 impl DockerOption {
+    /// An option by its long name, with a value.
+    pub fn with_value(name: &str, value: &str) -> Self {
+        DockerOption {
+            name: name.to_owned(),
+            spelling: format!("--{name}"),
+            given: Given::Value(value.to_owned()),
+        }
+    }
+
     /// The words on the line.
     pub fn words(&self) -> Vec<String> {
         match &self.given {

@@ -90,6 +90,7 @@ fn open(address: &str, key: &str, outbox: &Path) -> WandbQueue {
         api_key: Secret::new(key),
         entity: Some("team".to_owned()),
         proxies: Proxies::default(),
+        ca_bundle: None,
         timing: TIMING,
     };
     let version = "launch-agent@test".to_owned();

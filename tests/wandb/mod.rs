@@ -65,6 +65,7 @@ impl Place {
             api_key: Secret::new(KEY),
             entity: None,
             proxies: Proxies::default(),
+            ca_bundle: None,
             timing: self.timing,
         }
     }

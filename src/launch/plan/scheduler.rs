@@ -89,6 +89,7 @@ mod tests {
                 machine: machine(),
             },
             cidfile: Path::new("/cid"),
+            network: &crate::launch::network::Network::default(),
             transfers: &Transfers::default(),
         };
         scheduler(&spec, &context)

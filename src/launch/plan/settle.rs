@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Context, Launch, by_name};
 use crate::failure::{Error, Result};
+use crate::launch::build::Program;
 use crate::launch::command::Secret;
-use crate::launch::image;
 use crate::launch::job_env::{self, Variable};
 use crate::launch::macros::{Macros, looks_secret};
+use crate::launch::network::{CA_IN_CONTAINER, Network};
 use crate::launch::policy::Asked;
-use crate::launch::resource_args::{Ask, DockerOption, Given, options_or_ask};
+use crate::launch::resource_args::{Ask, DockerOption, options_or_ask};
 use crate::launch::spec::LaunchSpec;
 
 /// The shortest value, in bytes, that a redactor is given.
@@ -18,8 +19,13 @@ const SHORTEST_SECRET: usize = 6;
 /// Settles what a spec, its options merged already, will run.
 ///
 /// `ask` is called for an option that is not known here; see [`options_or_ask`].
-pub fn resolve(spec: &LaunchSpec, context: &Context<'_>, ask: Ask<'_>) -> Result<Launch> {
-    let image = job_image(spec)?;
+pub fn resolve(
+    spec: &LaunchSpec,
+    program: &Program,
+    context: &Context<'_>,
+    ask: Ask<'_>,
+) -> Result<Launch> {
+    let image = program.image.as_str();
     check_entry_point(spec, context)?;
     let run_id = spec
         .run_id
@@ -45,7 +51,7 @@ pub fn resolve(spec: &LaunchSpec, context: &Context<'_>, ask: Ask<'_>) -> Result
     .fill(&spec.resource_args);
 
     let mut asked = options_or_ask(&filled.config, ask)?;
-    if !spec.overrides.entry_point.is_empty() {
+    if !program.entry_point.is_empty() {
         asked.retain(|option| option.name != "entrypoint");
     }
     let variables = job_env::variables(
@@ -59,35 +65,27 @@ pub fn resolve(spec: &LaunchSpec, context: &Context<'_>, ask: Ask<'_>) -> Result
     secrets.extend(secret_values(&asked, &variables, spec, context));
     let secrets = worth_redacting(secrets);
     check_policy(spec, context, image, &asked, &secrets)?;
-    let mut warnings = filled.warnings;
+    let mut warnings = program.warnings.clone();
+    warnings.extend(filled.warnings);
     warnings.extend(missing_variables(&asked, &variables, context.environment));
     warnings.extend(restart_warning(&asked));
     Ok(Launch {
         image: image.to_owned(),
         warnings,
         variables,
-        options: [local_server_options(context, &asked), asked].concat(),
-        entry_point: spec.overrides.entry_point.clone(),
+        options: [
+            local_server_options(context, &asked),
+            program_options(program, &asked),
+            certificates(context.network).into_iter().collect(),
+            asked,
+        ]
+        .concat(),
+        build: program.build.clone(),
+        entry_point: program.entry_point.clone(),
         args: spec.overrides.args.clone(),
         secrets,
         run_id,
     })
-}
-
-fn job_image(spec: &LaunchSpec) -> Result<&str> {
-    let Some(image) = spec.image.as_deref() else {
-        return Err(match &spec.job {
-            Some(job) => Error::input(format!(
-                "the job `{job}` is a code or git job, and this version runs image jobs"
-            ))
-            .hint("name an image in `docker.docker_image` of the launch spec"),
-            None => Error::input("the launch spec names no image").hint(
-                r#"name it as {"docker": {"docker_image": "python:3.12"}} or {"image_uri": "python:3.12"}"#,
-            ),
-        });
-    };
-    image::check(image)?;
-    Ok(image)
 }
 
 fn check_entry_point(spec: &LaunchSpec, context: &Context<'_>) -> Result<()> {
@@ -151,12 +149,28 @@ fn local_server_options(context: &Context<'_>, asked: &[DockerOption]) -> Vec<Do
         ("network", "host"),
         ("add-host", "host.docker.internal:host-gateway"),
     ]
-    .map(|(name, value)| DockerOption {
-        name: name.to_owned(),
-        spelling: format!("--{name}"),
-        given: Given::Value(value.to_owned()),
-    })
+    .map(|(name, value)| DockerOption::with_value(name, value))
     .into()
+}
+
+/// The options that the program needs. One that docker takes once, and that the queue or the job has chosen, is theirs.
+fn program_options(program: &Program, asked: &[DockerOption]) -> Vec<DockerOption> {
+    let is_chosen = |option: &&DockerOption| {
+        option.name == "workdir" && asked.iter().any(|other| other.name == "workdir")
+    };
+    program
+        .options
+        .iter()
+        .filter(|option| !is_chosen(option))
+        .cloned()
+        .collect()
+}
+
+/// The certificates that the owner wants every job to have.
+fn certificates(network: &Network) -> Option<DockerOption> {
+    let file = network.ca_bundle.as_ref()?;
+    let mount = format!("{}:{CA_IN_CONTAINER}:ro", file.display());
+    Some(DockerOption::with_value("volume", &mount))
 }
 
 fn is_on_this_machine(base_url: &str) -> bool {

@@ -2,6 +2,7 @@
 //! The agent and the commands beside it share it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
@@ -42,8 +43,10 @@ pub struct Connection {
     pub api_key: Secret,
     /// The entity of the queues; `None` is the key's own.
     pub entity: Option<String>,
-    /// The proxies of the environment.
+    /// The proxies of the environment, or the owner's for everything.
     pub proxies: Proxies,
+    /// A file of certificates in place of the system's.
+    pub ca_bundle: Option<PathBuf>,
     /// How long things may take.
     pub timing: Timing,
 }
@@ -60,7 +63,8 @@ impl Connection {
             address: Address::parse(&base_url.value, &base_url.origin.to_string())?,
             api_key: api_key.value.clone(),
             entity: config.entity.value.clone(),
-            proxies: Proxies::read(environment.all()),
+            proxies: Proxies::read(environment.all()).or_all(config.network.value.proxy.as_ref()),
+            ca_bundle: config.network.value.ca_bundle.clone(),
             timing: Timing::default(),
         })
     }
@@ -105,6 +109,7 @@ impl Client {
                 connection.address,
                 &connection.api_key,
                 connection.proxies,
+                connection.ca_bundle.as_deref(),
                 connection.timing,
             )?,
             configured_entity: connection.entity,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::config::identity::{Address, split_port};
+use crate::launch::command::Secret;
 
 /// The proxy variables of the environment.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +38,16 @@ impl Proxies {
                 .map(str::to_ascii_lowercase)
                 .collect(),
         }
+    }
+
+    /// The same with the proxy that the owner chose, where he chose one. What needs none stays as it is.
+    #[must_use]
+    pub fn or_all(mut self, proxy: Option<&Secret>) -> Proxies {
+        if let Some(proxy) = proxy {
+            self.http = Some(proxy.expose().to_owned());
+            self.https = Some(proxy.expose().to_owned());
+        }
+        self
     }
 
     /// The proxy for `address`; `None` is a direct connection. This machine itself is never reached by a proxy.

@@ -7,13 +7,14 @@
 //! [`Kind::Config`], the key was refused ([`is_refused`]);
 //! [`Kind::Input`], the server answered and refused this one request; [`Kind::NotFound`], it does not know the name.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use ureq::http::Response;
-use ureq::tls::{RootCerts, TlsConfig};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, Proxy};
 
 use super::link::Link;
@@ -98,16 +99,16 @@ impl Transport {
         address: Address,
         key: &Secret,
         proxies: Proxies,
+        ca_bundle: Option<&Path>,
         timing: Timing,
     ) -> Result<Transport> {
         let proxy = proxies.choose(&address).map(read_proxy).transpose()?;
         let login = format!("api:{}", key.expose());
         let encoded = base64::engine::general_purpose::STANDARD.encode(login);
         let agent = Agent::config_builder()
-            // Certificates are those of the machine, so that a company's own authority and `SSL_CERT_FILE` count.
             .tls_config(
                 TlsConfig::builder()
-                    .root_certs(RootCerts::PlatformVerifier)
+                    .root_certs(certificates(ca_bundle)?)
                     .build(),
             )
             .proxy(proxy)
@@ -244,6 +245,32 @@ impl Transport {
     pub fn error(&self, trouble: Trouble) -> Error {
         trouble.into_error(self.base_url())
     }
+}
+
+/// Certificates are those of the machine, so that a company's own authority and `SSL_CERT_FILE` count; or those of the
+/// owner's file.
+fn certificates(ca_bundle: Option<&Path>) -> Result<RootCerts> {
+    let Some(path) = ca_bundle else {
+        return Ok(RootCerts::PlatformVerifier);
+    };
+    let wrong = |cause: &dyn std::fmt::Display| {
+        let place = path.display();
+        Error::new(
+            Kind::Config,
+            format!("`network.ca_bundle`: {place}: {cause}"),
+        )
+    };
+    let text = std::fs::read(path).map_err(|cause| wrong(&cause))?;
+    let mut all = Vec::new();
+    for item in parse_pem(&text) {
+        if let PemItem::Certificate(certificate) = item.map_err(|cause| wrong(&cause))? {
+            all.push(certificate);
+        }
+    }
+    if all.is_empty() {
+        return Err(wrong(&"it holds no certificates"));
+    }
+    Ok(RootCerts::new_with_certs(&all))
 }
 
 fn read_proxy(proxy: &str) -> Result<Proxy> {

@@ -1,0 +1,134 @@
+//! Builds the image of a job, as its plan says.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::{context, pull, push, turns};
+use crate::failure::{Error, Kind, Result};
+use crate::host::engine;
+use crate::host::logs::JobLog;
+use crate::host::process::{self, Ending};
+use crate::host::registry;
+use crate::host::stop::{Activity, Stop};
+use crate::launch::build::Build;
+use crate::launch::build_output::BuildOutput;
+use crate::launch::docker;
+use crate::launch::plan::Remote;
+use crate::launch::transfer::PullPolicy;
+
+/// How much of a build's output is kept to find out what went wrong, in bytes. What went wrong is said at the end.
+const KEPT: usize = 4 << 20;
+
+/// How long docker may take for an image that holds one file.
+const ONE_FILE: Duration = Duration::from_secs(120);
+
+/// Makes sure that the image is on this machine, and at the registry that it goes to; builds it when it is at neither.
+/// Gives what the job's owner should know, a sentence each.
+pub fn provide(
+    build: &Build,
+    remote: Option<&Remote>,
+    log: &mut JobLog,
+    stop: &Stop,
+) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    turns::once(&build.image, stop, || {
+        let local = engine::local_image(&build.image)?;
+        let Some(remote) = remote else {
+            if local.is_none() {
+                warnings = make(build, log, stop)?;
+            }
+            return Ok(());
+        };
+        match local {
+            Some(local) if local.is_of_a_registry() => return Ok(()),
+            // It was built, and could not be pushed then.
+            Some(_) => {}
+            None if registry::exists(&build.image, remote.push.login.as_ref(), log, stop)? => {
+                warnings = pull::provide(PullPolicy::Missing, &remote.pull, log, stop)?;
+                return Ok(());
+            }
+            None => warnings = make(build, log, stop)?,
+        }
+        push::push(&remote.push, log, stop)
+    })?;
+    Ok(warnings)
+}
+
+fn make(build: &Build, log: &mut JobLog, stop: &Stop) -> Result<Vec<String>> {
+    check_script(build)?;
+    let mut warnings: Vec<String> = context::check(&build.context)?.into_iter().collect();
+    if build.dockerfile.is_generated {
+        write(&build.dockerfile.path, &build.dockerfile.text)?;
+        if !build.is_buildkit {
+            make_ca_image(build)?;
+        }
+    }
+    stop.check()?;
+    log.note(&build.command);
+    let mut output = Vec::new();
+    let ending = process::stream(
+        &build.command,
+        |group| stop.now(Activity::Command(group)),
+        |bytes| {
+            output.extend_from_slice(bytes);
+            if output.len() > 2 * KEPT {
+                output.drain(..output.len() - KEPT);
+            }
+            log.output(bytes);
+        },
+    );
+    stop.now(Activity::Between);
+    stop.check()?;
+    let text = String::from_utf8_lossy(&output);
+    let output = BuildOutput::new(&text);
+    if ending? == Ending::Code(0) {
+        warnings.extend(output.warning());
+        return Ok(warnings);
+    }
+    if let Some(error) = engine::engine_trouble(&text) {
+        return Err(error);
+    }
+    Err(output.explain(build))
+}
+
+/// Building for minutes what cannot run helps nobody.
+fn check_script(build: &Build) -> Result<()> {
+    match &build.script {
+        Some(script) if !build.context.join(script).is_file() => Err(Error::input(format!(
+            "the entry point names `{script}`, which is not in the job's code"
+        ))
+        .hint("give its path from the top of the code, or from the job's `build_context`")),
+        _ => Ok(()),
+    }
+}
+
+/// The classic builder takes files from the context and from images alone, and the context is the job's.
+fn make_ca_image(build: &Build) -> Result<()> {
+    let Some(bundle) = &build.ca_bundle else {
+        return Ok(());
+    };
+    let failed = |cause| Error::system("cannot prepare the certificates for the build", cause);
+    let folder = tempfile::tempdir().map_err(failed)?;
+    std::fs::copy(bundle, folder.path().join("ca-bundle.pem")).map_err(failed)?;
+    write(
+        &folder.path().join("Dockerfile"),
+        "FROM scratch\nCOPY ca-bundle.pem /ca-bundle.pem\nLABEL launch-agent.job=\"\"\n",
+    )?;
+    let command = docker::build_ca_image(&folder.path().to_string_lossy());
+    let output = process::output(&command, ONE_FILE)?;
+    if output.is_success() {
+        return Ok(());
+    }
+    let said = engine::explain(&output.stderr);
+    Err(Error::new(
+        Kind::Docker,
+        format!("`{command}` failed: {said}"),
+    ))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(path, text))
+        .map_err(|cause| Error::system(format_args!("cannot write {}", path.display()), cause))
+}

@@ -1,0 +1,830 @@
+//! From a job and its code to what runs: which image, with which entry point, and how that image comes to be. Pure.
+//!
+//! The choice of a Dockerfile is W&B's: `overrides.dockerfile`, the job's own, `Dockerfile.wandb` beside the entry
+//! point, and otherwise a generated one. `build_context` is the folder that all other paths of the job start from.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::failure::{Error, Result};
+use crate::launch::builder::{Builder, BuilderKind};
+use crate::launch::command::{CommandLine, Secret};
+use crate::launch::dependencies::{self, minor_version};
+use crate::launch::docker;
+use crate::launch::dockerfile::{self, CA_SECRET, Flavor, HOME, Recipe};
+use crate::launch::image;
+use crate::launch::job::{Code, Job, JobSource, Source};
+use crate::launch::network::Network;
+use crate::launch::resource_args::DockerOption;
+use crate::launch::spec::LaunchSpec;
+
+/// Where code is mounted that is not built. W&B's own place.
+const MOUNT: &str = "/mnt/wandb";
+
+/// The Python of a job that does not say which it wants.
+const DEFAULT_PYTHON: &str = "3.12";
+
+/// What decides about a build, beside the job.
+#[derive(Clone, Copy)]
+pub struct Settings<'a> {
+    /// The agent's builder with what the queue says.
+    pub builder: &'a Builder,
+    /// How a build reaches the world.
+    pub network: &'a Network,
+    /// Has docker the plugin that builds with `BuildKit`? Asked for a build alone, because the question costs a process.
+    pub has_buildx: &'a dyn Fn() -> bool,
+    /// Where generated Dockerfiles are written.
+    pub folder: &'a Path,
+}
+
+/// What runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// The image.
+    pub image: String,
+    /// Replaces the image's entry point when it is not empty.
+    pub entry_point: Vec<String>,
+    /// Options of `docker run` that the program needs.
+    pub options: Vec<DockerOption>,
+    /// How the image is built; `None` for one that is pulled.
+    pub build: Option<Build>,
+    /// What the job's owner should know. One sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// How an image is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Build {
+    /// Its name, with a tag that is a hash over everything that makes it.
+    pub image: String,
+    /// `docker build`, for docker's client as it is installed here.
+    pub command: CommandLine,
+    /// The Dockerfile.
+    pub dockerfile: Dockerfile,
+    /// The folder that the build sees.
+    pub context: PathBuf,
+    /// A script of the entry point, by its path in the context: without it there is no use in building.
+    pub script: Option<String>,
+    /// The image that a generated Dockerfile starts from, and the Python that it must have.
+    pub base: Option<Base>,
+    /// A file of certificates for the build.
+    pub ca_bundle: Option<PathBuf>,
+    /// The image is pushed to where its name says.
+    pub is_pushed: bool,
+    /// `BuildKit` builds it.
+    pub is_buildkit: bool,
+}
+
+/// What a generated Dockerfile starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// The image.
+    pub image: String,
+    /// The Python that the job wants, as `3.11`.
+    pub python: Option<String>,
+}
+
+/// The Dockerfile of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dockerfile {
+    /// Where it is, or will be.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: String,
+    /// It is generated: it must be written before the build.
+    pub is_generated: bool,
+}
+
+/// Decides what a spec runs. `code` is what was fetched for its job; `None` for a spec that names an image itself. An
+/// error belongs to the stage `build`.
+pub fn decide(spec: &LaunchSpec, code: Option<&Code>, settings: &Settings<'_>) -> Result<Program> {
+    let builder = settings.builder.for_queue(&spec.resource_args)?;
+    let settings = Settings {
+        builder: &builder,
+        ..*settings
+    };
+    let Some(code) = code else {
+        return image_program(named_image(spec)?, spec.overrides.entry_point.clone());
+    };
+    let mut program = match (&code.job.source, &code.source) {
+        (JobSource::Image(image), _) => image_program(image, spec.overrides.entry_point.clone())?,
+        (_, Some(source)) => code_program(spec, &code.job, source, &settings)?,
+        (_, None) => {
+            let what = format!("the code of the job `{}` is not here", code.job.name);
+            return Err(Error::input(what));
+        }
+    };
+    program.warnings.splice(..0, code.warnings.clone());
+    Ok(program)
+}
+
+/// The image that a spec names.
+fn named_image(spec: &LaunchSpec) -> Result<&str> {
+    spec.image.as_deref().ok_or_else(|| match &spec.job {
+        Some(job) => Error::input(format!("the job `{job}` was not fetched"))
+            .hint("name an image in `docker.docker_image` of the launch spec"),
+        None => Error::input("the launch spec names no image").hint(
+            r#"name it as {"docker": {"docker_image": "python:3.12"}} or {"image_uri": "python:3.12"}"#,
+        ),
+    })
+}
+
+fn image_program(image: &str, entry_point: Vec<String>) -> Result<Program> {
+    image::check(image)?;
+    Ok(Program {
+        image: image.to_owned(),
+        entry_point,
+        options: Vec::new(),
+        build: None,
+        warnings: Vec::new(),
+    })
+}
+
+fn code_program(
+    spec: &LaunchSpec,
+    job: &Job,
+    source: &Source,
+    settings: &Settings<'_>,
+) -> Result<Program> {
+    if let Some(image) = &job.base_image {
+        image::check(image).map_err(|error| error.within("the job's `base_image`"))?;
+        return mounted(spec, job, source, image.clone());
+    }
+    if settings.builder.kind == BuilderKind::Docker {
+        return built(spec, job, source, settings);
+    }
+    check_entry_point(job)?;
+    let image = match &settings.builder.base_image {
+        Some(image) => image.clone(),
+        None => python_image(job.python.as_deref()),
+    };
+    let mut program = mounted(spec, job, source, image)?;
+    if let Some(file) = dependencies::find(source, "").from {
+        program.warnings.push(format!(
+            "`{file}` was not installed: the agent's `builder.type` is `noop`, so the job runs in `{}` as that is",
+            program.image
+        ));
+    }
+    Ok(program)
+}
+
+/// Runs the code as it is, mounted into an image that is there already.
+fn mounted(spec: &LaunchSpec, job: &Job, source: &Source, image: String) -> Result<Program> {
+    let folder = match &spec.overrides.working_dir {
+        Some(folder) => format!(
+            "{MOUNT}/{}",
+            inside(folder).map_err(|error| error.within("`overrides.working_dir`"))?
+        ),
+        None => MOUNT.to_owned(),
+    };
+    Ok(Program {
+        image,
+        entry_point: job.entry_point.clone(),
+        options: vec![
+            DockerOption::with_value("volume", &format!("{}:{MOUNT}", source.folder.display())),
+            DockerOption::with_value("workdir", folder.trim_end_matches('/')),
+        ],
+        build: None,
+        warnings: Vec::new(),
+    })
+}
+
+fn built(
+    spec: &LaunchSpec,
+    job: &Job,
+    source: &Source,
+    settings: &Settings<'_>,
+) -> Result<Program> {
+    let context = match &job.build_context {
+        Some(folder) => {
+            inside(folder).map_err(|error| error.within("the job's `build_context`"))?
+        }
+        None => String::new(),
+    };
+    let chosen = chosen_dockerfile(spec, job, source, &context)?;
+    let makes = Makes {
+        job,
+        source,
+        settings,
+        is_buildkit: (settings.has_buildx)(),
+    };
+    let (mut program, folder_in_image) = match chosen {
+        Some(own) => (makes.with_own_dockerfile(own), None),
+        None => (makes.generated(&context)?, Some(HOME)),
+    };
+    if let Some(folder) = &spec.overrides.working_dir {
+        let path = match folder_in_image {
+            _ if folder.starts_with('/') => folder.clone(),
+            Some(home) => format!(
+                "{home}/{}",
+                inside(folder).map_err(|error| error.within("`overrides.working_dir`"))?
+            ),
+            None => {
+                return Err(Error::input(format!(
+                    "`overrides.working_dir` is `{folder}`, and the job has a Dockerfile of its own"
+                ))
+                .hint("give the whole path of the folder in the image, such as `/app/data`"));
+            }
+        };
+        program
+            .options
+            .push(DockerOption::with_value("workdir", &path));
+    }
+    Ok(program)
+}
+
+/// A Dockerfile that came with the code.
+struct Own {
+    /// Its path in the code.
+    path: String,
+    text: String,
+    /// The folder of the code that the build sees.
+    context: String,
+    /// The job's entry point, as it is called from there.
+    entry_point: Vec<String>,
+}
+
+fn chosen_dockerfile(
+    spec: &LaunchSpec,
+    job: &Job,
+    source: &Source,
+    context: &str,
+) -> Result<Option<Own>> {
+    let own = |path: String, context: &str, entry_point: Vec<String>| {
+        source.files.get(&path).map(|text| Own {
+            text: text.clone(),
+            path,
+            context: context.to_owned(),
+            entry_point,
+        })
+    };
+    for (key, named) in [
+        ("`overrides.dockerfile`", &spec.overrides.dockerfile),
+        ("the job's `dockerfile`", &job.dockerfile),
+    ] {
+        let Some(named) = named else { continue };
+        let path = inside(named).map_err(|error| error.within(key))?;
+        return [joined(context, &path), path]
+            .into_iter()
+            .find_map(|path| own(path, context, job.entry_point.clone()))
+            .map(Some)
+            .ok_or_else(|| {
+                Error::input(format!(
+                    "{key} is `{named}`, which is not in the job's code"
+                ))
+                .hint("give its path in the code, or in `build_context` where the job has one")
+            });
+    }
+    let script = script_of(&job.entry_point).unwrap_or_default();
+    let (folder, name) = script.rsplit_once('/').unwrap_or(("", script));
+    let beside = joined(context, folder);
+    // W&B's agent lets a build with such a file see the file's own folder.
+    let (seen, entry_point) = if job.build_context.is_some() {
+        (context, job.entry_point.clone())
+    } else {
+        let renamed = |word: &String| if word == script { name } else { word }.to_owned();
+        (
+            beside.as_str(),
+            job.entry_point.iter().map(renamed).collect(),
+        )
+    };
+    Ok(own(joined(&beside, "Dockerfile.wandb"), seen, entry_point))
+}
+
+/// What an image is made of, and how.
+struct Makes<'a> {
+    job: &'a Job,
+    source: &'a Source,
+    settings: &'a Settings<'a>,
+    is_buildkit: bool,
+}
+
+impl Makes<'_> {
+    fn with_own_dockerfile(&self, own: Own) -> Program {
+        let identity = &self.source.identity;
+        let image = self.name(&["own", identity, &own.path, &own.context, &own.text]);
+        let dockerfile = Dockerfile {
+            path: self.source.folder.join(&own.path),
+            text: own.text,
+            is_generated: false,
+        };
+        let build = Build {
+            // The Dockerfile may make the script, or put it elsewhere.
+            script: None,
+            base: None,
+            ..self.build(image, dockerfile, &own.context)
+        };
+        Program {
+            image: build.image.clone(),
+            entry_point: own.entry_point,
+            options: Vec::new(),
+            build: Some(build),
+            warnings: Vec::new(),
+        }
+    }
+
+    fn generated(&self, context: &str) -> Result<Program> {
+        check_entry_point(self.job)?;
+        let found = dependencies::find(self.source, context);
+        let python = self.job.python.as_deref().and_then(minor_version);
+        let python = python.or_else(|| found.python.clone());
+        let chosen = self.settings.builder.base_image.clone();
+        let is_python_image = chosen.is_none();
+        let base = Base {
+            image: chosen.unwrap_or_else(|| python_image(python.as_deref())),
+            python,
+        };
+        let secrets: Vec<&str> = self
+            .settings
+            .builder
+            .secrets
+            .keys()
+            .map(String::as_str)
+            .collect();
+        let recipe = Recipe {
+            base: &base.image,
+            is_python_image,
+            python: base.python.as_deref(),
+            dependencies: &found,
+            entry_point: &self.job.entry_point,
+            secrets: &secrets,
+            has_ca_bundle: self.settings.network.ca_bundle.is_some(),
+        };
+        // What the image is made of does not depend on who builds it, nor on how the build reached the world.
+        let canonical = dockerfile::text(
+            &Recipe {
+                secrets: &[],
+                has_ca_bundle: false,
+                ..recipe
+            },
+            &Flavor::Classic { ca_image: None },
+        );
+        let image = self.name(&["generated", &self.source.identity, context, &canonical]);
+        let flavor = if self.is_buildkit {
+            Flavor::BuildKit
+        } else {
+            let ca_image = recipe.has_ca_bundle.then(|| CA_IMAGE.to_owned());
+            Flavor::Classic { ca_image }
+        };
+        let tag = image.rsplit(':').next().unwrap_or_default();
+        let dockerfile = Dockerfile {
+            path: self.settings.folder.join(format!("{tag}.Dockerfile")),
+            text: dockerfile::text(&recipe, &flavor),
+            is_generated: true,
+        };
+        let build = Build {
+            script: script_of(&self.job.entry_point).map(str::to_owned),
+            base: Some(base),
+            ..self.build(image, dockerfile, context)
+        };
+        Ok(Program {
+            image: build.image.clone(),
+            entry_point: Vec::new(),
+            options: Vec::new(),
+            build: Some(build),
+            warnings: found.warnings,
+        })
+    }
+
+    fn build(&self, image: String, dockerfile: Dockerfile, context: &str) -> Build {
+        let folder = &self.source.folder;
+        let context = if context.is_empty() {
+            folder.clone()
+        } else {
+            folder.join(context)
+        };
+        Build {
+            command: self.command(&image, &dockerfile.path, &context),
+            image,
+            dockerfile,
+            context,
+            script: None,
+            base: None,
+            ca_bundle: self.settings.network.ca_bundle.clone(),
+            is_pushed: self.settings.builder.destination.is_some(),
+            is_buildkit: self.is_buildkit,
+        }
+    }
+
+    fn command(&self, image: &str, dockerfile: &Path, context: &Path) -> CommandLine {
+        let settings = self.settings;
+        let mut command = if self.is_buildkit {
+            CommandLine::new(docker::PROGRAM)
+                .args(["buildx", "build"])
+                .part(["--load"])
+                .part(["--progress", "plain"])
+        } else {
+            let mut command = CommandLine::new(docker::PROGRAM).arg("build");
+            command
+                .env
+                .insert("DOCKER_BUILDKIT".to_owned(), Secret::new("0"));
+            command
+        };
+        command = command
+            .part(["--file".into(), dockerfile.to_string_lossy()])
+            .part(["--tag", image]);
+        for (key, value) in [("job", &self.job.name), ("source", &self.source.identity)] {
+            command = command.part(["--label".to_owned(), format!("launch-agent.{key}={value}")]);
+        }
+        if let Some(platform) = &settings.builder.platform {
+            command = command.part(["--platform", platform]);
+        }
+        for (key, value) in &settings.builder.build_args {
+            command = command.part(["--build-arg".to_owned(), format!("{key}={value}")]);
+        }
+        for (key, value) in settings.network.proxy_variables() {
+            command.env.insert(key.to_owned(), value);
+            command = command.part(["--build-arg", key]);
+        }
+        for (key, value) in settings.network.no_proxy_variables() {
+            command = command.part(["--build-arg".to_owned(), format!("{key}={value}")]);
+        }
+        if self.is_buildkit {
+            let certificates = settings
+                .network
+                .ca_bundle
+                .iter()
+                .map(|path| (CA_SECRET, path));
+            let own = settings
+                .builder
+                .secrets
+                .iter()
+                .map(|(id, path)| (id.as_str(), path));
+            for (id, path) in certificates.chain(own) {
+                command = command.part([
+                    "--secret".to_owned(),
+                    format!("id={id},src={}", path.display()),
+                ]);
+            }
+        }
+        command.part([context.to_string_lossy()])
+    }
+
+    /// The image's name: where it goes, and a tag over all that makes it what it is.
+    fn name(&self, makes: &[&str]) -> String {
+        let builder = self.settings.builder;
+        let mut hash = Sha256::new();
+        let arguments: Vec<String> = builder
+            .build_args
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let platform = builder.platform.as_deref().unwrap_or_default();
+        let all = makes
+            .iter()
+            .copied()
+            .chain([platform])
+            .chain(arguments.iter().map(String::as_str));
+        for part in all {
+            // The length keeps `ab` + `c` apart from `a` + `bc`.
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        let mut tag = String::new();
+        for byte in hash.finalize().iter().take(6) {
+            let _ = write!(tag, "{byte:02x}");
+        }
+        match &builder.destination {
+            Some(destination) => format!("{destination}:{tag}"),
+            None => format!("launch-agent/{}:{tag}", image_part(&self.job.name)),
+        }
+    }
+}
+
+/// The image that holds nothing but the certificates, for the classic builder, which has no other way to hand a file
+/// to a build that is not in its context.
+pub const CA_IMAGE: &str = "launch-agent/ca-bundle:latest";
+
+/// `entity/project/name:v3` as a part of an image's name.
+fn image_part(job: &str) -> String {
+    let name = job.rsplit('/').next().unwrap_or(job);
+    let name = name.split(':').next().unwrap_or(name);
+    let mut text = String::new();
+    for c in name.chars().flat_map(char::to_lowercase) {
+        if c.is_ascii_lowercase() || c.is_ascii_digit() {
+            text.push(c);
+        } else if !text.is_empty() && !text.ends_with('-') {
+            text.push('-');
+        }
+    }
+    let text: String = text.chars().take(100).collect();
+    match text.trim_end_matches('-') {
+        "" => "job".to_owned(),
+        text => text.to_owned(),
+    }
+}
+
+fn python_image(python: Option<&str>) -> String {
+    let version = python.and_then(minor_version);
+    format!(
+        "python:{}-slim",
+        version.as_deref().unwrap_or(DEFAULT_PYTHON)
+    )
+}
+
+fn check_entry_point(job: &Job) -> Result<()> {
+    if job.entry_point.is_empty() {
+        return Err(
+            Error::input(format!("the job `{}` has no entry point", job.name)).hint(
+                "say what runs: `-E \"python train.py\"` when the job is made, or in `overrides.entry_point`",
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// The first word of an entry point that is a script of the code.
+fn script_of(entry_point: &[String]) -> Option<&str> {
+    let is_script = |word: &&String| {
+        [".py", ".ipynb", ".sh"]
+            .iter()
+            .any(|end| word.ends_with(end))
+            && !word.starts_with(['/', '-'])
+    };
+    entry_point.iter().find(is_script).map(String::as_str)
+}
+
+/// A path inside the code, without `.` and empty parts.
+fn inside(path: &str) -> Result<String> {
+    let parts: Vec<&str> = path
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect();
+    if path.starts_with('/') || parts.contains(&"..") {
+        return Err(
+            Error::input(format!("`{path}` leads out of the job's code"))
+                .hint("give a path inside the code, without `/` in front and without `..`"),
+        );
+    }
+    Ok(parts.join("/"))
+}
+
+fn joined(folder: &str, path: &str) -> String {
+    match (folder, path) {
+        ("", path) => path.to_owned(),
+        (folder, "") => folder.to_owned(),
+        (folder, path) => format!("{folder}/{path}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launch::job::ArtifactName;
+    use serde_json::{Value, json};
+
+    /// A job and code with these files.
+    fn code(files: &[(&str, &str)]) -> Code {
+        Code {
+            job: Job {
+                name: "me/demo/My_Job:v3".to_owned(),
+                source: JobSource::Artifact(ArtifactName::Id("x".to_owned())),
+                entry_point: ["python", "src/train.py"].map(str::to_owned).into(),
+                is_notebook: false,
+                python: Some("3.11".to_owned()),
+                base_image: None,
+                dockerfile: None,
+                build_context: None,
+            },
+            source: Some(Source {
+                folder: "/code".into(),
+                identity: "artifact:abc".to_owned(),
+                files: files
+                    .iter()
+                    .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()))
+                    .collect(),
+                frozen: None,
+            }),
+            warnings: Vec::new(),
+        }
+    }
+
+    fn decided(spec: &Value, code: &Code, builder: &Builder, has_buildx: bool) -> Result<Program> {
+        let mut all = json!({"project": "p", "job": "me/demo/My_Job:v3"});
+        for (key, value) in spec.as_object().expect("an object") {
+            all[key] = value.clone();
+        }
+        let (spec, _) = LaunchSpec::parse(&all)?;
+        let settings = Settings {
+            builder,
+            network: &Network::default(),
+            has_buildx: &|| has_buildx,
+            folder: Path::new("/state/builds"),
+        };
+        decide(&spec, Some(code), &settings)
+    }
+
+    fn plain(code: &Code) -> Program {
+        decided(&json!({}), code, &Builder::default(), false).expect("a program")
+    }
+
+    fn build(program: Program) -> Build {
+        program.build.expect("a build")
+    }
+
+    #[test]
+    fn the_line_of_a_build_with_either_builder() {
+        let builder = Builder {
+            platform: Some("linux/amd64".to_owned()),
+            build_args: [("A".to_owned(), "b c".to_owned())].into(),
+            secrets: [("netrc".to_owned(), "/home/a/.netrc".into())].into(),
+            ..Builder::default()
+        };
+        let line = |has_buildx| {
+            let program = decided(&json!({}), &code(&[]), &builder, has_buildx).expect("good");
+            build(program).command.to_string()
+        };
+        let tag = line(true)
+            .split_once("launch-agent/my-job:")
+            .and_then(|(_, rest)| rest.split_once(' '))
+            .expect("a tag")
+            .0
+            .to_owned();
+        let common = format!(
+            "--file /state/builds/{tag}.Dockerfile --tag launch-agent/my-job:{tag} \
+             --label launch-agent.job=me/demo/My_Job:v3 --label launch-agent.source=artifact:abc \
+             --platform linux/amd64 --build-arg 'A=b c'"
+        );
+        assert_eq!(
+            line(true),
+            format!(
+                "docker buildx build --load --progress plain {common} --secret id=netrc,src=/home/a/.netrc /code"
+            )
+        );
+        assert_eq!(line(false), format!("docker build {common} /code"));
+    }
+
+    #[test]
+    fn the_tag_is_over_all_that_makes_the_image_and_nothing_else() {
+        let first = plain(&code(&[("requirements.txt", "six")])).image;
+        assert!(first.starts_with("launch-agent/my-job:"), "{first}");
+        let same = |program: Result<Program>| program.expect("good").image == first;
+        let files = [("requirements.txt", "six")];
+        let with = |builder: &Builder, buildx| decided(&json!({}), &code(&files), builder, buildx);
+        let agents = Builder::default();
+        assert!(same(with(&agents, true)), "who builds does not matter");
+        let secrets = Builder {
+            secrets: [("netrc".to_owned(), "/x".into())].into(),
+            ..agents.clone()
+        };
+        assert!(same(with(&secrets, true)), "secrets are not in the image");
+        let args = json!({"overrides": {"args": ["--epochs", "3"]}});
+        assert!(same(decided(&args, &code(&files), &agents, true)));
+
+        for builder in [
+            Builder {
+                platform: Some("linux/arm64".to_owned()),
+                ..agents.clone()
+            },
+            Builder {
+                base_image: Some("base:1".to_owned()),
+                ..agents.clone()
+            },
+            Builder {
+                build_args: [("A".to_owned(), "1".to_owned())].into(),
+                ..agents.clone()
+            },
+        ] {
+            assert!(!same(with(&builder, false)), "{builder:?}");
+        }
+        let mut other = code(&files);
+        other.source.as_mut().expect("code").identity = "artifact:def".to_owned();
+        assert_ne!(plain(&other).image, first);
+        let mut other = code(&files);
+        other.job.entry_point.push("--fast".to_owned());
+        assert_ne!(plain(&other).image, first);
+        let to = Builder {
+            destination: Some("localhost:5000/team/jobs".to_owned()),
+            ..agents
+        };
+        let pushed = build(with(&to, false).expect("good"));
+        assert!(pushed.is_pushed && pushed.image.starts_with("localhost:5000/team/jobs:"));
+    }
+
+    #[test]
+    fn the_dockerfile_is_chosen_in_wandbs_order() {
+        let files = [
+            ("other.Dockerfile", "FROM a"),
+            ("job.Dockerfile", "FROM b"),
+            ("src/Dockerfile.wandb", "FROM c"),
+        ];
+        let mut all = code(&files);
+        all.job.dockerfile = Some("job.Dockerfile".to_owned());
+        let overridden = json!({"overrides": {"dockerfile": "./other.Dockerfile"}});
+        let chosen = decided(&overridden, &all, &Builder::default(), false).expect("good");
+        assert_eq!(
+            build(chosen).dockerfile.path,
+            Path::new("/code/other.Dockerfile")
+        );
+        let own = plain(&all);
+        assert_eq!(own.entry_point, ["python", "src/train.py"]);
+        let own = build(own);
+        assert_eq!(own.dockerfile.path, Path::new("/code/job.Dockerfile"));
+        assert_eq!(own.context, Path::new("/code/"));
+
+        all.job.dockerfile = None;
+        let beside = plain(&all);
+        assert_eq!(beside.entry_point, ["python", "train.py"]);
+        let beside = build(beside);
+        assert_eq!(
+            beside.dockerfile.path,
+            Path::new("/code/src/Dockerfile.wandb")
+        );
+        assert_eq!(beside.context, Path::new("/code/src"));
+
+        let generated = plain(&code(&[]));
+        assert!(generated.entry_point.is_empty());
+        let generated = build(generated);
+        assert!(generated.dockerfile.is_generated);
+        assert_eq!(generated.script.as_deref(), Some("src/train.py"));
+        assert!(
+            generated
+                .dockerfile
+                .text
+                .starts_with("FROM python:3.11-slim AS base\n")
+        );
+    }
+
+    #[test]
+    fn a_build_context_is_where_all_paths_start() {
+        let mut job = code(&[
+            ("part/Dockerfile", "FROM a"),
+            ("part/requirements.txt", "six"),
+        ]);
+        job.job.build_context = Some("./part/".to_owned());
+        let generated = build(plain(&job));
+        assert_eq!(generated.context, Path::new("/code/part"));
+        assert!(generated.dockerfile.text.contains("COPY requirements.txt"));
+        job.job.dockerfile = Some("Dockerfile".to_owned());
+        let own = build(plain(&job));
+        assert_eq!(own.dockerfile.path, Path::new("/code/part/Dockerfile"));
+        assert_eq!(own.context, Path::new("/code/part"));
+    }
+
+    #[test]
+    fn a_base_image_or_no_builder_mounts_the_code() {
+        let mut job = code(&[("requirements.txt", "six")]);
+        let noop = Builder {
+            kind: BuilderKind::Noop,
+            ..Builder::default()
+        };
+        let mounted = decided(&json!({}), &job, &noop, false).expect("good");
+        assert_eq!(mounted.image, "python:3.11-slim");
+        assert_eq!(mounted.warnings.len(), 1);
+        job.job.base_image = Some("theirs:1".to_owned());
+        let spec = json!({"overrides": {"working_dir": "src"}});
+        let mounted = decided(&spec, &job, &noop, false).expect("good");
+        let options: Vec<String> = mounted
+            .options
+            .iter()
+            .flat_map(DockerOption::words)
+            .collect();
+        assert_eq!(
+            options.join(" "),
+            "--volume /code:/mnt/wandb --workdir /mnt/wandb/src"
+        );
+        assert_eq!((mounted.image.as_str(), mounted.build), ("theirs:1", None));
+        assert_eq!(mounted.entry_point, ["python", "src/train.py"]);
+    }
+
+    #[test]
+    fn what_cannot_be_built_is_said() {
+        let overrides = |key: &str, value: &str| json!({"overrides": {key: value}});
+        let mut nothing = code(&[]);
+        nothing.job.entry_point.clear();
+        let mut outside = code(&[]);
+        outside.job.build_context = Some("../x".to_owned());
+        for (spec, job, message) in [
+            (
+                json!({}),
+                nothing,
+                "the job `me/demo/My_Job:v3` has no entry point",
+            ),
+            (
+                json!({}),
+                outside,
+                "the job's `build_context`: `../x` leads out of the job's code",
+            ),
+            (
+                overrides("dockerfile", "nope"),
+                code(&[]),
+                "`overrides.dockerfile` is `nope`, which is not in the job's code",
+            ),
+            (
+                overrides("dockerfile", "/etc/passwd"),
+                code(&[]),
+                "`overrides.dockerfile`: `/etc/passwd` leads out of the job's code",
+            ),
+            (
+                overrides("working_dir", "x"),
+                code(&[("src/Dockerfile.wandb", "FROM a")]),
+                "`overrides.working_dir` is `x`, and the job has a Dockerfile of its own",
+            ),
+        ] {
+            let error = decided(&spec, &job, &Builder::default(), false).expect_err("bad");
+            assert_eq!(error.message, message);
+        }
+    }
+}

@@ -1,0 +1,488 @@
+//! What a build said: which packages it went on without, and why it failed, in words that the job's owner can act on.
+//! Pure.
+//!
+//! Read are pip's own lines, the marks that a generated Dockerfile prints, and docker's messages, of the classic
+//! builder and of `BuildKit`.
+
+use crate::failure::{Error, Kind};
+use crate::launch::build::Build;
+use crate::launch::dockerfile::{MARK, NOT_INSTALLED};
+
+/// How many of a tool's own lines go into a message.
+const QUOTED: usize = 6;
+
+/// What a build said, a line each, without colours and without what `BuildKit` puts in front.
+#[derive(Debug)]
+pub struct BuildOutput(Vec<String>);
+
+impl BuildOutput {
+    /// Reads the output as docker printed it.
+    pub fn new(output: &str) -> Self {
+        let lines = output.lines().map(without_colours);
+        BuildOutput(lines.map(|line| plain(&line).to_owned()).collect())
+    }
+
+    /// The warning about packages that could not be installed; `None` when there are none.
+    pub fn warning(&self) -> Option<String> {
+        let packages: Vec<&str> = self
+            .marks()
+            .filter_map(|mark| mark.strip_prefix(NOT_INSTALLED))
+            .collect();
+        (!packages.is_empty()).then(|| {
+            format!(
+                "could not be installed, and the image was built without: `{}`",
+                packages.join("`, `")
+            )
+        })
+    }
+
+    /// Why the build failed.
+    pub fn explain(&self, build: &Build) -> Error {
+        let lines: Vec<&str> = self.0.iter().map(String::as_str).collect();
+        no_room(&lines)
+            .or_else(|| self.base(build))
+            .or_else(|| no_image(&lines))
+            .or_else(|| packages(&lines))
+            .or_else(|| dockerfile(build, &lines))
+            .unwrap_or_else(|| Error::input(format!("the build failed: {}", last_words(&lines))))
+    }
+
+    /// The lines that a generated Dockerfile prints for the agent.
+    fn marks(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|line| line.strip_prefix(MARK))
+    }
+
+    /// A base image that the generated Dockerfile cannot work with.
+    fn base(&self, build: &Build) -> Option<Error> {
+        let base = build.base.as_ref()?;
+        let image = &base.image;
+        let wanted = match &base.python {
+            Some(version) => format!("Python {version}"),
+            None => "Python".to_owned(),
+        };
+        let has = |found: &str| match found {
+            "none" => "has none".to_owned(),
+            version => format!("has Python {version}"),
+        };
+        for mark in self.marks() {
+            if let Some(found) = mark.strip_prefix("no apt-get, found ") {
+                return Some(
+                Error::input(format!(
+                    "the base image `{image}` is not Debian-compatible: the job wants {wanted}, and the image {} and no `apt-get` to install it",
+                    has(found)
+                ))
+                .hint("choose a base image of Debian or Ubuntu, or one with the wanted Python"),
+            );
+            }
+            if let Some(found) = mark.strip_prefix("no python, found ") {
+                let offers = match found {
+                    "none" => "offers none".to_owned(),
+                    version => format!("offers Python {version}"),
+                };
+                return Some(
+                Error::input(format!(
+                    "the base image `{image}` has no {wanted}, and its `apt-get` {offers}"
+                ))
+                .hint("choose a base image with the wanted Python, or make the job with the Python of the base image"),
+            );
+            }
+            if mark == "apt-get failed" {
+                let errors = self.0.iter().filter(|line| line.starts_with("E: "));
+                let said: Vec<&str> = errors.take(QUOTED).map(String::as_str).collect();
+                return Some(
+                Error::input(format!(
+                    "the base image `{image}` has no {wanted}, and `apt-get` could not install it: {}",
+                    said.join("; ")
+                ))
+                .hint("a build reaches the world through `network.proxy` and `network.ca_bundle` of launch-config.yaml"),
+            );
+            }
+        }
+        let no_shell = self.0.iter().any(|line| line.contains("exec: \"/bin/sh\""));
+        no_shell.then(|| {
+            Error::input(format!(
+                "the base image `{image}` is not Debian-compatible: it has no shell"
+            ))
+            .hint("choose a base image of Debian or Ubuntu")
+        })
+    }
+}
+
+/// Docker's classic builder prints a command's standard error in red.
+fn without_colours(line: &str) -> String {
+    let mut text = String::new();
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        text.push_str(before);
+        rest = after
+            .find(|c: char| c.is_ascii_alphabetic())
+            .map_or("", |end| &after[end + 1..]);
+    }
+    text + rest
+}
+
+/// A line without what `BuildKit` puts in front: `#9 3.214 `.
+fn plain(line: &str) -> &str {
+    let Some((number, rest)) = line.strip_prefix('#').and_then(|it| it.split_once(' ')) else {
+        return line;
+    };
+    let is_number = |text: &str| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || byte == b'.')
+    };
+    if !is_number(number) {
+        return line;
+    }
+    match rest.split_once(' ') {
+        Some((seconds, rest)) if is_number(seconds) => rest,
+        _ => rest,
+    }
+}
+
+fn no_room(lines: &[&str]) -> Option<Error> {
+    let said = lines
+        .iter()
+        .any(|line| line.to_lowercase().contains("no space left on device"));
+    said.then(|| {
+        Error::new(Kind::System, "the build failed: no space left on the engine's disk")
+            .hint("`docker system df` shows what takes it; `docker builder prune` and `docker image prune` free it")
+    })
+}
+
+/// The image of a `FROM` that is not to be had.
+fn no_image(lines: &[&str]) -> Option<Error> {
+    let said = lines.iter().find(|line| {
+        [
+            "pull access denied for ",
+            "manifest for ",
+            "manifest unknown",
+            "failed to resolve source metadata",
+            "failed to resolve reference",
+            "repository does not exist",
+        ]
+        .iter()
+        .any(|words| line.contains(words))
+            || (line.contains("Get \"https://") && line.contains("/v2/"))
+    })?;
+    let said = said
+        .trim_start_matches("ERROR: ")
+        .trim_start_matches("failed to solve: ");
+    Some(
+        Error::input(format!("the image to start from could not be pulled: {said}"))
+            .hint("check the name after `FROM`; for a private registry run `docker login` as the agent's user"),
+    )
+}
+
+/// pip's own words.
+fn packages(lines: &[&str]) -> Option<Error> {
+    let mut said: Vec<&str> = Vec::new();
+    for line in lines {
+        let line = line.trim();
+        // BuildKit begins its own errors with the same word.
+        let is_pips = line.starts_with("ERROR: ")
+            && !line.starts_with("ERROR: failed to ")
+            && !line.starts_with("ERROR: executor ")
+            && !line.starts_with("ERROR: process ");
+        if is_pips && !said.contains(&line) {
+            said.push(line);
+        }
+    }
+    if said.is_empty() {
+        return None;
+    }
+    let all = lines.join("\n");
+    let has = |words: &[&str]| words.iter().any(|word| all.contains(word));
+    let hint = if has(&["CERTIFICATE_VERIFY_FAILED", "SSLCertVerificationError"]) {
+        "the package index shows a certificate that the image does not know: name your company's certificates in `network.ca_bundle` of launch-config.yaml"
+    } else if has(&[
+        "NewConnectionError",
+        "Temporary failure in name resolution",
+        "ConnectTimeoutError",
+        "ProxyError",
+    ]) {
+        "the package index could not be reached from the build: name the proxy in `network.proxy` of launch-config.yaml"
+    } else if has(&[
+        "gcc' failed",
+        "command 'cc' failed",
+        "No such file or directory: 'gcc'",
+        "Unknown compiler",
+    ]) {
+        "the package must be compiled: choose a base image with a compiler, or bring a Dockerfile"
+    } else {
+        "correct the requirement; a package may also have no version for this Python"
+    };
+    said.truncate(QUOTED);
+    let said: Vec<&str> = said
+        .iter()
+        .map(|line| line.trim_start_matches("ERROR: "))
+        .collect();
+    Some(
+        Error::input(format!(
+            "the packages could not be installed: {}",
+            said.join("; ")
+        ))
+        .hint(hint),
+    )
+}
+
+/// A Dockerfile that is wrong, or that docker could not carry out.
+fn dockerfile(build: &Build, lines: &[&str]) -> Option<Error> {
+    let path = build.dockerfile.path.strip_prefix(&build.context);
+    let name = match path {
+        Ok(path) => path.display().to_string(),
+        Err(_) => build.dockerfile.path.display().to_string(),
+    };
+    if let Some((line, why)) = lines.iter().find_map(|line| parse_error(line)) {
+        return Some(
+            Error::input(format!("`{name}`, line {line}: {why}"))
+                .hint("correct the Dockerfile; `docker build` shows the same error"),
+        );
+    }
+    if let Some((command, code)) = lines.iter().find_map(|line| failed_command(line)) {
+        let place = line_of(&build.dockerfile.text, command)
+            .map_or(String::new(), |line| format!(", line {line}"));
+        let said = before_the_end(lines);
+        return Some(
+            Error::input(format!(
+                "`{name}`{place}: the command ended with exit code {code}: {said}"
+            ))
+            .hint("the whole output of the build is in the job's log"),
+        );
+    }
+    let missing = lines.iter().find_map(|line| missing_file(line))?;
+    let place = line_of(&build.dockerfile.text, missing)
+        .map_or(String::new(), |line| format!(", line {line}"));
+    Some(
+        Error::input(format!(
+            "`{name}`{place}: `{missing}` is not in the build's folder, or `.dockerignore` leaves it out"
+        ))
+        .hint("paths of `COPY` start at the build context"),
+    )
+}
+
+/// `dockerfile parse error line 3: unknown instruction: FRM`, and `BuildKit`'s `.. on line 3: ..`.
+fn parse_error(line: &str) -> Option<(u32, &str)> {
+    let start = line.to_lowercase().find("parse error")?;
+    let rest = &line[start..];
+    let rest = &rest[rest.find("line ")? + "line ".len()..];
+    let (number, why) = rest.split_once(": ")?;
+    Some((number.parse().ok()?, why))
+}
+
+/// The command of a `RUN` that failed, and its exit code.
+fn failed_command(line: &str) -> Option<(&str, &str)> {
+    if let Some((_, rest)) = line.split_once("The command '") {
+        let (command, code) = rest.rsplit_once("' returned a non-zero code: ")?;
+        return Some((without_shell(command), code));
+    }
+    // The BuildKit of engines before 23.
+    if let Some((_, rest)) = line.split_once("executor failed running [") {
+        let (command, code) = rest.rsplit_once("]: exit code: ")?;
+        return Some((without_shell(command), code));
+    }
+    let (_, rest) = line.split_once("process \"")?;
+    let (command, code) = rest.rsplit_once("\" did not complete successfully: exit code: ")?;
+    Some((without_shell(command), code))
+}
+
+fn without_shell(command: &str) -> &str {
+    command.strip_prefix("/bin/sh -c ").unwrap_or(command)
+}
+
+fn missing_file(line: &str) -> Option<&str> {
+    if line.contains("file not found in build context") || line.contains("COPY failed: ") {
+        let (_, rest) = line.rsplit_once("stat ")?;
+        let path = rest.split(':').next()?;
+        return Some(
+            path.rsplit_once("/docker-builder")
+                .map_or(path, |(_, rest)| rest),
+        );
+    }
+    let (_, rest) = line.split_once("failed to compute cache key: ")?;
+    let (_, rest) = rest.split_once("\"/")?;
+    let (path, end) = rest.split_once('"')?;
+    end.contains("not found").then_some(path)
+}
+
+/// The line of a Dockerfile with these words, from 1. Lines that are continued are compared by their first piece.
+fn line_of(dockerfile: &str, words: &str) -> Option<usize> {
+    let words = words.trim();
+    let found = dockerfile.lines().position(|line| {
+        let piece = line.trim().trim_end_matches('\\').trim();
+        let argument = piece.split_once(' ').map_or("", |(_, rest)| rest).trim();
+        !argument.is_empty()
+            && (words.starts_with(argument) || argument.split(' ').any(|word| word == words))
+    })?;
+    Some(found + 1)
+}
+
+/// What a failed command said last: the lines before docker's own.
+fn before_the_end(lines: &[&str]) -> String {
+    let is_dockers = |line: &str| {
+        failed_command(line).is_some()
+            || line.starts_with("ERROR: ")
+            || line.starts_with("Removing intermediate container")
+            || line.starts_with("------")
+            || line.starts_with(" > ")
+    };
+    let end = lines
+        .iter()
+        .position(|line| failed_command(line).is_some())
+        .unwrap_or(lines.len());
+    let mut said: Vec<&str> = lines[..end]
+        .iter()
+        .rev()
+        .map(|line| line.trim())
+        .filter(|line| !line.is_empty() && !is_dockers(line))
+        .take_while(|line| !line.starts_with("---> ") && !line.starts_with("Step "))
+        .take(QUOTED)
+        .collect();
+    said.reverse();
+    said.join("; ")
+}
+
+fn last_words(lines: &[&str]) -> String {
+    let said = lines
+        .iter()
+        .rev()
+        .map(|line| line.trim().trim_start_matches("ERROR: "))
+        .find(|line| !line.is_empty());
+    said.unwrap_or("docker gave no reason").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launch::build::{Base, Dockerfile};
+    use crate::launch::command::CommandLine;
+
+    fn build(dockerfile: &str) -> Build {
+        Build {
+            image: "i:1".to_owned(),
+            command: CommandLine::new("docker"),
+            dockerfile: Dockerfile {
+                path: "/code/Dockerfile".into(),
+                text: dockerfile.to_owned(),
+                is_generated: false,
+            },
+            context: "/code".into(),
+            script: None,
+            base: Some(Base {
+                image: "base:1".to_owned(),
+                python: Some("3.9".to_owned()),
+            }),
+            ca_bundle: None,
+            is_pushed: false,
+            is_buildkit: false,
+        }
+    }
+
+    fn explained(dockerfile: &str, output: &str) -> String {
+        BuildOutput::new(output).explain(&build(dockerfile)).message
+    }
+
+    #[test]
+    fn packages_that_were_left_out_are_found_in_either_builders_output() {
+        for output in [
+            "Step 4/9 : RUN echo \"launch-agent: not installed $package\"\n\u{1b}[91mERROR: No matching distribution\n\u{1b}[0mlaunch-agent: not installed a==1\n",
+            "#9 [environment 2/2] RUN echo \"launch-agent: not installed $package\"\n#9 3.214 launch-agent: not installed a==1\n",
+        ] {
+            assert_eq!(
+                BuildOutput::new(output).warning().as_deref(),
+                Some("could not be installed, and the image was built without: `a==1`")
+            );
+        }
+        assert_eq!(BuildOutput::new("Successfully built 1\n").warning(), None);
+    }
+
+    #[test]
+    fn pips_own_lines_say_what_could_not_be_installed() {
+        for output in [
+            "Collecting six==99\n\u{1b}[91mERROR: Could not find a version (from versions: 1.0)\n\u{1b}[0m\u{1b}[91mERROR: No matching distribution found for six==99\n\u{1b}[0mThe command '/bin/sh -c pip install -r requirements.txt' returned a non-zero code: 1\n",
+            "#5 37.76 ERROR: Could not find a version (from versions: 1.0)\n#5 37.76 ERROR: No matching distribution found for six==99\n#5 ERROR: executor failed running [/bin/sh -c pip]: exit code: 1\n------\n#5 37.76 ERROR: No matching distribution found for six==99\nERROR: failed to solve: executor failed\n",
+        ] {
+            assert_eq!(
+                explained("", output),
+                "the packages could not be installed: Could not find a version (from versions: 1.0); No matching distribution found for six==99"
+            );
+        }
+        let hint = BuildOutput::new(
+            "WARNING: CERTIFICATE_VERIFY_FAILED\nERROR: No matching distribution found for six\n",
+        )
+        .explain(&build(""))
+        .hint;
+        assert!(hint.expect("a hint").contains("`network.ca_bundle`"));
+    }
+
+    #[test]
+    fn a_base_that_cannot_be_used_is_named_with_what_it_has() {
+        for (output, message) in [
+            (
+                "#7 0.4 launch-agent: no python, found 3.11\n",
+                "the base image `base:1` has no Python 3.9, and its `apt-get` offers Python 3.11",
+            ),
+            (
+                "launch-agent: no apt-get, found none\n",
+                "the base image `base:1` is not Debian-compatible: the job wants Python 3.9, and the image has none and no `apt-get` to install it",
+            ),
+            (
+                "E: Unable to fetch some archives\nlaunch-agent: apt-get failed\n",
+                "the base image `base:1` has no Python 3.9, and `apt-get` could not install it: E: Unable to fetch some archives",
+            ),
+            (
+                "OCI runtime create failed: exec: \"/bin/sh\": stat /bin/sh: no such file or directory: unknown\n",
+                "the base image `base:1` is not Debian-compatible: it has no shell",
+            ),
+            (
+                "pull access denied for nope, repository does not exist or may require 'docker login'\n",
+                "the image to start from could not be pulled: pull access denied for nope, repository does not exist or may require 'docker login'",
+            ),
+            (
+                "write /x: no space left on device\n",
+                "the build failed: no space left on the engine's disk",
+            ),
+        ] {
+            assert_eq!(explained("", output), message);
+        }
+    }
+
+    #[test]
+    fn a_broken_dockerfile_is_shown_with_its_line() {
+        let text = "FROM a\n\nRUN echo useless; exit 7\nCOPY nowhere.txt /\n";
+        for (output, message) in [
+            (
+                "Error response from daemon: dockerfile parse error line 3: unknown instruction: COPI\n",
+                "`Dockerfile`, line 3: unknown instruction: COPI",
+            ),
+            (
+                "ERROR: failed to solve: dockerfile parse error on line 3: unknown instruction: COPI\n",
+                "`Dockerfile`, line 3: unknown instruction: COPI",
+            ),
+            (
+                " ---> Running in 1\nuseless\nThe command '/bin/sh -c echo useless; exit 7' returned a non-zero code: 7\n",
+                "`Dockerfile`, line 3: the command ended with exit code 7: useless",
+            ),
+            (
+                "#5 0.3 useless\n#5 ERROR: process \"/bin/sh -c echo useless; exit 7\" did not complete successfully: exit code: 7\n",
+                "`Dockerfile`, line 3: the command ended with exit code 7: useless",
+            ),
+            (
+                "COPY failed: file not found in build context or excluded by .dockerignore: stat nowhere.txt: file does not exist\n",
+                "`Dockerfile`, line 4: `nowhere.txt` is not in the build's folder, or `.dockerignore` leaves it out",
+            ),
+            (
+                "ERROR: failed to solve: failed to compute cache key: \"/nowhere.txt\" not found: not found\n",
+                "`Dockerfile`, line 4: `nowhere.txt` is not in the build's folder, or `.dockerignore` leaves it out",
+            ),
+            (
+                "ERROR: failed to solve: failed to compute cache key: failed to calculate checksum of ref x::y: \"/nowhere.txt\": not found\n",
+                "`Dockerfile`, line 4: `nowhere.txt` is not in the build's folder, or `.dockerignore` leaves it out",
+            ),
+            ("something new\n", "the build failed: something new"),
+        ] {
+            assert_eq!(explained(text, output), message);
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! Which Python packages a job needs, from the files that came with its code. Pure.
+//!
+//! The first of `requirements.txt`, `pyproject.toml`, `environment.yml` and `requirements.frozen.txt` that says
+//! anything decides. The first two and the pip part of the third are what the author asked for: all of it is needed.
+//! A frozen list is everything that was on the author's machine, and conda's packages are not all on `PyPI`: of those
+//! what cannot be installed is left out, and said.
+
+use serde_json::Value;
+
+use crate::launch::job::Source;
+
+/// What is to be installed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Dependencies {
+    /// The file that was read, for people; `None` when there is nothing to install.
+    pub from: Option<String>,
+    /// A requirements file in the code, which pip reads itself.
+    pub file: Option<RequirementsFile>,
+    /// Requirements that must all be installed.
+    pub needed: Vec<String>,
+    /// Requirements of which each may fail.
+    pub wanted: Vec<String>,
+    /// The Python that the file asks for, as `3.11`.
+    pub python: Option<String>,
+    /// What was left out, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// A requirements file in the code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequirementsFile {
+    /// Its path in the build context.
+    pub path: String,
+    /// It names other files of the code, so pip needs all of it.
+    pub needs_code: bool,
+}
+
+/// Chooses. `context` is the folder of the code that a build sees, `""` for all of it.
+pub fn find(source: &Source, context: &str) -> Dependencies {
+    let text = |name: &str| {
+        let path = if context.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{context}/{name}")
+        };
+        source.files.get(&path).map(String::as_str)
+    };
+    if let Some(requirements) = text("requirements.txt") {
+        return Dependencies {
+            from: Some("requirements.txt".to_owned()),
+            file: Some(RequirementsFile {
+                path: "requirements.txt".to_owned(),
+                needs_code: requirements.lines().any(names_a_file),
+            }),
+            ..Dependencies::default()
+        };
+    }
+    let mut passed = Vec::new();
+    for (name, read) in [
+        ("pyproject.toml", pyproject as fn(&str) -> Result<_, String>),
+        ("environment.yml", environment),
+    ] {
+        match text(name).map(read) {
+            None => {}
+            Some(Ok(found)) => {
+                return Dependencies {
+                    from: Some(name.to_owned()),
+                    warnings: [passed, found.warnings.clone()].concat(),
+                    ..found
+                };
+            }
+            Some(Err(why)) => passed.push(format!("`{name}` was passed over: {why}")),
+        }
+    }
+    let frozen = text("requirements.frozen.txt").or(source.frozen.as_deref());
+    let mut found = frozen.map(frozen_list).unwrap_or_default();
+    found.warnings.splice(..0, passed);
+    found
+}
+
+/// `-r other.txt`, `-c constraints.txt`, `-e .`, `./wheel.whl`: only there beside the rest of the code.
+fn names_a_file(line: &str) -> bool {
+    let line = line.trim();
+    ["-r", "-c", "-e", "--", ".", "/"]
+        .iter()
+        .any(|start| line.starts_with(start))
+        || line.contains(".whl")
+        || line.contains("@ file:")
+}
+
+/// PEP 621's `project.dependencies`.
+fn pyproject(text: &str) -> Result<Dependencies, String> {
+    let table: toml::Table = text
+        .parse()
+        .map_err(|cause: toml::de::Error| format!("it is not TOML: {}", cause.message()))?;
+    let project = table
+        .get("project")
+        .and_then(toml::Value::as_table)
+        .ok_or("it has no `project` table")?;
+    let listed = project
+        .get("dependencies")
+        .ok_or("it has no `project.dependencies`")?
+        .as_array()
+        .ok_or("`project.dependencies` is no list")?;
+    let needed = listed
+        .iter()
+        .map(|one| one.as_str().map(str::to_owned))
+        .collect::<Option<Vec<String>>>()
+        .ok_or("`project.dependencies` holds something other than text")?;
+    Ok(Dependencies {
+        needed: needed.into_iter().filter(|one| is_one_line(one)).collect(),
+        ..Dependencies::default()
+    })
+}
+
+/// Conda's `environment.yml`: its pip part as it is, and those of conda's packages that pip may know.
+fn environment(text: &str) -> Result<Dependencies, String> {
+    let value: Value =
+        serde_yaml::from_str(text).map_err(|cause| format!("it is not YAML: {cause}"))?;
+    let listed = value
+        .get("dependencies")
+        .and_then(Value::as_array)
+        .ok_or("it has no list of `dependencies`")?;
+    let mut found = Dependencies::default();
+    let mut left_out = Vec::new();
+    for entry in listed {
+        match entry {
+            Value::String(spec) => match conda_package(spec) {
+                Conda::Python(version) => found.python = version,
+                Conda::Package(requirement) => found.wanted.push(requirement),
+                Conda::Tool => {}
+                Conda::Other => left_out.push(spec.clone()),
+            },
+            Value::Object(inner) => {
+                let pip = inner.get("pip").and_then(Value::as_array);
+                let lines = pip.into_iter().flatten().filter_map(Value::as_str);
+                for line in lines.filter(|line| is_one_line(line)) {
+                    if line.starts_with('-') {
+                        left_out.push(line.to_owned());
+                    } else {
+                        found.needed.push(line.to_owned());
+                    }
+                }
+            }
+            other => left_out.push(other.to_string()),
+        }
+    }
+    if !left_out.is_empty() {
+        found.warnings.push(format!(
+            "of `environment.yml` was left out what pip cannot install: `{}`",
+            left_out.join("`, `")
+        ));
+    }
+    Ok(found)
+}
+
+enum Conda {
+    /// Python itself, with the version that is asked for.
+    Python(Option<String>),
+    /// What pip may know, as a requirement.
+    Package(String),
+    /// A part of every virtual environment.
+    Tool,
+    /// No Python package, or a form that pip has no word for.
+    Other,
+}
+
+fn conda_package(spec: &str) -> Conda {
+    let spec: String = spec
+        .rsplit("::")
+        .next()
+        .unwrap_or(spec)
+        .split_whitespace()
+        .collect();
+    let end = spec
+        .find(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)))
+        .unwrap_or(spec.len());
+    let (name, version) = spec.split_at(end);
+    let is_library = ["lib", "_", "cuda", "cudnn", "gcc", "gxx", "mkl", "nccl"]
+        .iter()
+        .any(|start| name.starts_with(start));
+    match name {
+        "" => Conda::Other,
+        "python" => Conda::Python(minor_version(version)),
+        "pip" | "setuptools" | "wheel" => Conda::Tool,
+        _ if is_library => Conda::Other,
+        _ => {
+            // Conda has PyTorch under its own name, PyPI under the name that is imported.
+            let name = if name == "pytorch" { "torch" } else { name };
+            match pip_version(version) {
+                Some(version) => Conda::Package(format!("{name}{version}")),
+                None => Conda::Other,
+            }
+        }
+    }
+}
+
+/// `=1.2` is conda's for any 1.2, `=1.2.3=build` and `==1.2.3` for just that version.
+fn pip_version(version: &str) -> Option<String> {
+    if !version
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "=<>!,.*+_-".contains(c))
+    {
+        return None;
+    }
+    if version.starts_with("==") || !version.starts_with('=') {
+        return Some(version.to_owned());
+    }
+    let words: Vec<&str> = version[1..].split('=').collect();
+    match words.as_slice() {
+        [exact, _build] => Some(format!("=={exact}")),
+        [any] if any.ends_with('*') => Some(format!("=={any}")),
+        [any] => Some(format!("=={any}.*")),
+        _ => None,
+    }
+}
+
+/// `3.11` out of `=3.11.4`, `>=3.9`, `3.8`.
+pub fn minor_version(text: &str) -> Option<String> {
+    let digits = text.trim_start_matches(|c: char| !c.is_ascii_digit());
+    let mut parts = digits.split('.');
+    let number = |part: &str| -> Option<u32> {
+        let end = part
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(part.len());
+        part[..end].parse().ok()
+    };
+    let major = number(parts.next()?)?;
+    let minor = number(parts.next()?)?;
+    Some(format!("{major}.{minor}"))
+}
+
+/// `pip freeze`, line by line. What was installed from a folder of the author's machine is nowhere else.
+fn frozen_list(text: &str) -> Dependencies {
+    let mut found = Dependencies {
+        from: Some("requirements.frozen.txt".to_owned()),
+        ..Dependencies::default()
+    };
+    let mut left_out = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if line.starts_with('-') || line.contains("file:") || !is_one_line(line) {
+            left_out.push(line.escape_debug().to_string());
+        } else {
+            found.wanted.push(line.to_owned());
+        }
+    }
+    if !left_out.is_empty() {
+        found.warnings.push(format!(
+            "not installed, because only the author's machine has it: `{}`",
+            left_out.join("`, `")
+        ));
+    }
+    found
+}
+
+/// A requirement stands on one line of a Dockerfile.
+fn is_one_line(text: &str) -> bool {
+    !text.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(files: &[(&str, &str)], frozen: Option<&str>) -> Dependencies {
+        let source = Source {
+            folder: "/code".into(),
+            identity: "artifact:1".to_owned(),
+            files: files
+                .iter()
+                .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()))
+                .collect(),
+            frozen: frozen.map(str::to_owned),
+        };
+        find(&source, "")
+    }
+
+    #[test]
+    fn the_first_file_that_says_something_decides() {
+        let all = [
+            ("requirements.txt", "six\n"),
+            ("pyproject.toml", "[project]\ndependencies = [\"a>=1\"]\n"),
+            ("environment.yml", "dependencies: [{pip: [b]}]\n"),
+            ("requirements.frozen.txt", "c==1\n"),
+        ];
+        let from = |files: &[(&str, &str)]| found(files, Some("d==1\n")).from.expect("something");
+        assert_eq!(from(&all), "requirements.txt");
+        assert_eq!(from(&all[1..]), "pyproject.toml");
+        assert_eq!(from(&all[2..]), "environment.yml");
+        assert_eq!(from(&all[3..]), "requirements.frozen.txt");
+        assert_eq!(found(&all[3..], Some("d==1")).wanted, ["c==1"]);
+        assert_eq!(found(&[], Some("d==1")).wanted, ["d==1"]);
+        assert_eq!(found(&[], None), Dependencies::default());
+    }
+
+    #[test]
+    fn a_requirements_file_that_names_files_needs_the_code() {
+        for (text, needs_code) in [
+            ("six\nnumpy>=1\n", false),
+            ("-r base.txt\n", true),
+            ("  -c c.txt\n", true),
+            ("-e .\n", true),
+            ("./wheels/x.whl\n", true),
+            ("x @ https://example.com/x.tar.gz\n", false),
+        ] {
+            let found = found(&[("requirements.txt", text)], None);
+            assert_eq!(found.file.expect("a file").needs_code, needs_code, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_pyproject_without_dependencies_is_passed_over_and_said() {
+        for (text, why) in [
+            ("[tool.poetry]\n", "it has no `project` table"),
+            (
+                "[project]\ndynamic = [\"dependencies\"]\n",
+                "it has no `project.dependencies`",
+            ),
+            (
+                "[project]\ndependencies = 5\n",
+                "`project.dependencies` is no list",
+            ),
+        ] {
+            let found = found(&[("pyproject.toml", text)], Some("six==1\n"));
+            assert_eq!(found.wanted, ["six==1"]);
+            assert_eq!(
+                found.warnings,
+                [format!("`pyproject.toml` was passed over: {why}")]
+            );
+        }
+    }
+
+    #[test]
+    fn condas_packages_become_pips_where_they_can() {
+        let found = found(
+            &[(
+                "environment.yml",
+                "name: x\ndependencies:\n- python=3.9\n- numpy=1.20\n- conda-forge::scipy=1.7.1=py39_0\n- pandas\n\
+                 - pytorch>=2\n- cudatoolkit=11.3\n- pip\n- pip:\n  - six==1.16.0\n  - -r more.txt\n",
+            )],
+            None,
+        );
+        assert_eq!(
+            found.wanted,
+            ["numpy==1.20.*", "scipy==1.7.1", "pandas", "torch>=2"]
+        );
+        assert_eq!(found.needed, ["six==1.16.0"]);
+        assert_eq!(found.python.as_deref(), Some("3.9"));
+        assert_eq!(
+            found.warnings,
+            [
+                "of `environment.yml` was left out what pip cannot install: `cudatoolkit=11.3`, `-r more.txt`"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_frozen_list_leaves_out_what_is_on_the_authors_machine_alone() {
+        let found = found(
+            &[],
+            Some(
+                "# made by\nsix==1.16.0\n-e git+https://x\nmine @ file:///home/a\n\nnumpy==1.26.4\n",
+            ),
+        );
+        assert_eq!(found.wanted, ["six==1.16.0", "numpy==1.26.4"]);
+        assert_eq!(found.warnings.len(), 1);
+        assert!(found.warnings[0].contains("`mine @ file:///home/a`"));
+    }
+}

@@ -1,0 +1,279 @@
+//! Images that are really built, on the engine, with packages that really come from PyPI: by the classic builder and
+//! by BuildKit. Without an engine or without a network these tests fail.
+//!
+//! They begin where code has been fetched: with a folder and what its job says of it.
+
+mod bench;
+
+use bench::{Bench, base, code, python};
+use launch_agent::launch::builder::BuilderKind;
+
+/// Prints which of these modules there are, and who runs it from where.
+const LOOK: &str = "
+import importlib.util, os, sys
+found = [name for name in ('six', 'attr', 'idna') if importlib.util.find_spec(name)]
+print('packages', *found)
+print('user', os.getuid(), os.getcwd(), os.stat('train.py').st_uid, os.access('.', os.W_OK))
+print('args', *sys.argv[1:])
+";
+
+#[test]
+fn requirements_of_pypi_with_either_builder_and_no_second_build() {
+    for has_buildx in [false, true] {
+        let mut bench = Bench::new(has_buildx);
+        let code = code(
+            &[
+                ("train.py", LOOK),
+                ("requirements.txt", "six==1.16.0\n-r more.txt\n"),
+                ("more.txt", "idna\n"),
+            ],
+            &["python", "train.py", "--epochs", "3"],
+        );
+        let ran = bench.run(&code);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert!(
+            ran.output.ends_with(
+                "packages six idna\nuser 1000 /home/launch 1000 True\nargs --epochs 3\n"
+            ),
+            "{ran:?}"
+        );
+        assert!(ran.output.contains("docker build"), "{ran:?}");
+        assert_eq!(ran.warnings, [""; 0]);
+
+        let again = bench.run(&code);
+        assert_eq!(again.code, 0, "{again:?}");
+        assert_eq!(
+            again.output,
+            "packages six idna\nuser 1000 /home/launch 1000 True\nargs --epochs 3\n"
+        );
+        bench.remove_images();
+    }
+}
+
+#[test]
+fn pyproject_names_the_packages() {
+    let mut bench = Bench::new(false);
+    let code = code(
+        &[
+            (
+                "src/train.py",
+                "import attr; print('attrs', attr.__version__)",
+            ),
+            (
+                "pyproject.toml",
+                "[project]\nname = 'x'\ndependencies = [\"attrs==23.2.0; python_version > '3'\"]\n",
+            ),
+        ],
+        &["python", "src/train.py"],
+    );
+    let ran = bench.run(&code);
+    assert!(ran.output.ends_with("attrs 23.2.0\n"), "{ran:?}");
+}
+
+#[test]
+fn a_frozen_list_goes_on_without_its_broken_package() {
+    for has_buildx in [false, true] {
+        let mut bench = Bench::new(has_buildx);
+        let mut code = code(&[("train.py", LOOK)], &["python3", "train.py"]);
+        code.source.as_mut().expect("code").frozen =
+            Some("six==1.16.0\nlaunch-agent-no-such-package==1.0\nidna==3.7\n".to_owned());
+        let ran = bench.run(&code);
+        assert!(ran.output.contains("packages six idna\n"), "{ran:?}");
+        assert_eq!(
+            ran.warnings,
+            [
+                "could not be installed, and the image was built without: `launch-agent-no-such-package==1.0`"
+            ]
+        );
+    }
+}
+
+#[test]
+fn the_jobs_own_dockerfile_is_built_as_it_is() {
+    for has_buildx in [false, true] {
+        let mut bench = Bench::new(has_buildx);
+        let dockerfile = format!(
+            "FROM {}\nARG WHO\nRUN echo \"made for $WHO\" >/tmp/made\nCOPY app.py /app.py\nENTRYPOINT [\"false\"]\n",
+            base()
+        );
+        let mut code = code(
+            &[
+                ("docker/Job.Dockerfile", &dockerfile),
+                (
+                    "app.py",
+                    "import os; print(open('/tmp/made').read(), os.listdir('/code') if os.path.exists('/code') else '')",
+                ),
+            ],
+            &["python3", "/app.py"],
+        );
+        code.job.dockerfile = Some("docker/Job.Dockerfile".to_owned());
+        bench
+            .builder
+            .build_args
+            .insert("WHO".to_owned(), "a test".to_owned());
+        let ran = bench.run(&code);
+        assert!(ran.output.contains("made for a test"), "{ran:?}");
+    }
+}
+
+#[test]
+fn the_queues_accelerator_base_keeps_its_own_packages() {
+    let mut bench = Bench::new(false);
+    let framework = bench.image(
+        "framework",
+        &format!(
+            "FROM {}\nUSER root\nRUN mkdir -p /usr/local/lib/python3.11/dist-packages && \
+             echo \"name = 'built for its accelerator'\" >/usr/local/lib/python3.11/dist-packages/framework.py\n",
+            base()
+        ),
+    );
+    bench.builder.base_image = None;
+    bench.spec["resource_args"] = serde_json::json!({"local-container": {"builder": {"accelerator": {"base_image": framework}}}});
+    let code = code(
+        &[
+            (
+                "train.py",
+                "import framework, six; print(framework.name, six.__version__)",
+            ),
+            ("requirements.txt", "six==1.16.0\n"),
+        ],
+        &["python", "train.py"],
+    );
+    let ran = bench.run(&code);
+    assert!(
+        ran.output.ends_with("built for its accelerator 1.16.0\n"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn python_is_installed_into_a_base_that_has_none() {
+    let mut bench = Bench::new(true);
+    bench.builder.base_image = Some(bench::debian());
+    let code = code(
+        &[("train.py", "import sys; print(sys.version_info[:2])")],
+        &["python", "train.py"],
+    );
+    let ran = bench.run(&code);
+    assert!(ran.output.ends_with("(3, 11)\n"), "{ran:?}");
+}
+
+#[test]
+fn without_a_builder_the_code_is_mounted() {
+    let mut bench = Bench::new(false);
+    bench.builder.kind = BuilderKind::Noop;
+    let code = code(
+        &[
+            ("train.py", "import os; print(os.getcwd(), os.listdir())"),
+            ("requirements.txt", "six\n"),
+        ],
+        &["python3", "train.py"],
+    );
+    let ran = bench.run(&code);
+    assert!(ran.output.contains("/mnt/wandb ["), "{ran:?}");
+    assert!(
+        ran.warnings[0].starts_with("`requirements.txt` was not installed"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn what_went_wrong_is_said_in_words() {
+    for has_buildx in [false, true] {
+        for case in cases() {
+            let mut bench = Bench::new(has_buildx);
+            if let Some(image) = case.base {
+                bench.builder.base_image = Some(bench.prepared(image));
+            }
+            let mut code = code(&case.files, &["python", "train.py"]);
+            code.job.python = case.python.map(str::to_owned);
+            if case.files.iter().any(|(name, _)| *name == "Dockerfile") {
+                code.job.dockerfile = Some("Dockerfile".to_owned());
+            }
+            let error = bench.refused(&code);
+            let whole = format!("{} / {}", error.message, error.hint.unwrap_or_default());
+            for words in case.says {
+                assert!(
+                    whole.contains(words),
+                    "buildx {has_buildx}: no `{words}` in\n{whole}\n{}",
+                    bench.log()
+                );
+            }
+        }
+    }
+}
+
+struct Case {
+    base: Option<&'static str>,
+    python: Option<&'static str>,
+    files: Vec<(&'static str, &'static str)>,
+    says: Vec<&'static str>,
+}
+
+fn cases() -> Vec<Case> {
+    let script = ("train.py", "print()");
+    vec![
+        Case {
+            base: None,
+            python: None,
+            files: vec![script, ("requirements.txt", "six==99.0\n")],
+            says: vec![
+                "the packages could not be installed: Could not find a version that satisfies the requirement six==99.0",
+                "No matching distribution found for six==99.0 / correct the requirement",
+            ],
+        },
+        Case {
+            base: None,
+            python: None,
+            files: vec![("requirements.txt", "six\n")],
+            says: vec!["the entry point names `train.py`, which is not in the job's code"],
+        },
+        Case {
+            base: None,
+            python: Some("3.9"),
+            files: vec![script],
+            says: vec!["has no Python 3.9, and its `apt-get` offers Python 3.11"],
+        },
+        Case {
+            base: Some("FROM scratch\nCOPY Dockerfile /x\n"),
+            python: None,
+            files: vec![script],
+            says: vec!["is not Debian-compatible: it has no shell"],
+        },
+        Case {
+            base: None,
+            python: None,
+            files: vec![script, ("Dockerfile", "FROM scratch\n\nCOPI a b\n")],
+            says: vec!["`Dockerfile`, line 3: unknown instruction: COPI"],
+        },
+        Case {
+            base: None,
+            python: None,
+            files: vec![
+                script,
+                ("Dockerfile", "FROM BASE\n\nRUN echo useless; exit 7\n"),
+            ],
+            says: vec!["`Dockerfile`, line 3: the command ended with exit code 7: useless"],
+        },
+        Case {
+            base: None,
+            python: None,
+            files: vec![script, ("Dockerfile", "FROM scratch\nCOPY nowhere.txt /\n")],
+            says: vec!["`Dockerfile`, line 2: `nowhere.txt` is not in the build's folder"],
+        },
+        Case {
+            base: None,
+            python: None,
+            files: vec![
+                script,
+                ("Dockerfile", "FROM localhost:9/launch-agent/nowhere:1\n"),
+            ],
+            says: vec!["the image to start from could not be pulled"],
+        },
+    ]
+}
+
+#[test]
+fn the_python_of_this_base_is_what_the_tests_say() {
+    assert_eq!(python(), "3.11");
+}
