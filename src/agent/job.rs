@@ -330,7 +330,9 @@ pub fn plan_of(
     }
     let folder = config.builds_folder();
     let settings = config.build_settings(&engine::has_buildx, &folder);
-    let program = build::decide(spec, code, &settings).at(Stage::Build)?;
+    // What is wrong with a spec is the agent's to say; what is wrong with code is about its image.
+    let stage = code.map_or(Stage::Agent, |_| Stage::Build);
+    let program = build::decide(spec, code, &settings).at(stage)?;
     let launch = plan::resolve(spec, &program, &context, &engine::run_help).at(Stage::Agent)?;
     Ok(plan::plan(&launch, &context))
 }
