@@ -14,7 +14,7 @@ use crate::failure::{AtStage, Error, Failure, Kind, Result, Stage};
 use crate::host::engine::{self, End};
 use crate::host::logs::{JobLog, LogFile, Redactor, TerminalLines};
 use crate::host::stop::{Activity, Stop};
-use crate::host::{images, runner};
+use crate::host::{images, private, runner};
 use crate::launch::plan::{self, Context, Place, Plan};
 use crate::launch::spec::LaunchSpec;
 use crate::queue::{AgentId, Ended, Outcome, RunQueueItem, Started, spell_duration};
@@ -177,11 +177,11 @@ impl Job {
         let file = LogFile::create(&path, self.shared.config.log_max_bytes.value)?;
         let terminal = TerminalLines::new(Arc::clone(&self.shared.terminal), &self.item.id.0);
         let mut log = JobLog::new(Redactor::new(&plan.secrets), file, terminal);
-        log.note(&plan.run);
+        log.note(plan);
         self.shared.queue.started(
             &self.item.id,
             &Started {
-                command: plan.run.to_string(),
+                command: plan.to_string(),
                 log: path,
             },
         )?;
@@ -317,7 +317,7 @@ pub fn plan_of(
 /// Where docker writes the container's id: one file for each process and item, so that two never share one.
 fn cidfile(config: &AgentConfig, item: &RunQueueItem) -> Result<PathBuf> {
     let folder = config.state_folder.join("run");
-    std::fs::create_dir_all(&folder).map_err(|cause| {
+    private::make_folder(&folder).map_err(|cause| {
         Error::system(
             format_args!("cannot make the folder {}", folder.display()),
             cause,

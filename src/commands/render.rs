@@ -110,7 +110,7 @@ fn as_json(plan: &Plan, image: &str, warnings: &[String]) -> Value {
         Place::Process => None,
     };
     json!({
-        "run": plan.run.argv,
+        "run": plan.shown().argv,
         "env_from_agent": plan.env_from_agent,
         "warnings": warnings,
         "image": image,

@@ -3,6 +3,7 @@
 pub mod engine;
 pub mod images;
 pub mod logs;
+pub mod private;
 pub mod process;
 pub mod runner;
 pub mod stop;
