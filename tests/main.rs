@@ -14,6 +14,7 @@ mod docker;
 mod golden;
 mod properties;
 mod queue;
+mod secrets;
 #[cfg(feature = "serve")]
 mod serve;
 mod wandb;

@@ -178,14 +178,29 @@ impl Job {
         let terminal = TerminalLines::new(Arc::clone(&self.shared.terminal), &self.item.id.0);
         let mut log = JobLog::new(Redactor::new(&plan.secrets), file, terminal);
         log.note(plan);
-        self.shared.queue.started(
-            &self.item.id,
-            &Started {
-                command: plan.to_string(),
-                log: path,
-            },
-        )?;
+        self.note_start(&Started {
+            command: plan.to_string(),
+            log: path,
+        });
         Ok(log)
+    }
+
+    /// Tells the queue what runs, and goes on trying while the queue does not take it: a database that is busy for a
+    /// while must cost no job.
+    fn note_start(&self, started: &Started) {
+        for attempt in 1..=REPORT_TRIES {
+            match self.shared.queue.started(&self.item.id, started) {
+                Ok(()) => return,
+                Err(error) if attempt == 1 => {
+                    log::error!("item {}: waits for its queue: {error}", self.item.id);
+                }
+                Err(_) => {}
+            }
+            if self.stop.reason().is_some() {
+                return;
+            }
+            std::thread::sleep(REPORT_EVERY);
+        }
     }
 
     fn carry_out(&self, plan: &Plan, log: &mut JobLog) -> Result<End, Failure> {

@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use crate::config::AgentConfig;
 use crate::failure::{Error, Kind, Result};
+use crate::host::disk::Disks;
 use crate::host::engine;
 use crate::host::logs::Terminal;
 use crate::host::stop::Stop;
@@ -97,6 +98,7 @@ pub struct Agent {
     poll_due: Instant,
     signals_due: Instant,
     last_work: Instant,
+    disks: Disks,
     /// A job failed because docker did: nothing is taken before docker answers again.
     docker_in_doubt: bool,
     /// The last trouble with the queue or docker that was said, so that it is said once.
@@ -118,6 +120,11 @@ impl Agent {
         if let Some(entity) = queue.entity() {
             config.entity.value = Some(entity);
         }
+        let folders = [config.state_folder.clone(), logs_folder.clone()];
+        let disks = Disks::new(
+            folders.into_iter().chain(engine::data_root()),
+            config.min_free_disk.value,
+        );
         let (sender, events) = channel();
         let now = Instant::now();
         let shared = Arc::new(Shared {
@@ -140,6 +147,7 @@ impl Agent {
             poll_due: now,
             signals_due: now,
             last_work: now,
+            disks,
             docker_in_doubt: false,
             said: None,
         })
@@ -217,8 +225,8 @@ impl Agent {
     /// becomes of this one.
     fn take_work(&mut self) -> Result<()> {
         self.poll_due = Instant::now() + self.shared.queue.poll_every(self.last_work.elapsed());
-        let docker = self.check_docker();
-        let takes = self.phase == Phase::Working && docker.is_ok();
+        let ready = self.check_docker().and_then(|()| self.disks.check());
+        let takes = self.phase == Phase::Working && ready.is_ok();
         // Each queue is asked once; one that had work goes to the back and is asked again.
         let mut asked = 0;
         loop {
@@ -247,7 +255,7 @@ impl Agent {
                 self.start(item)?;
             }
             if room == 0 || asked == self.queues.len() {
-                return docker;
+                return ready;
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::cli::AgentArgs;
 use crate::config::{AgentConfig, Backend, Environment};
 use crate::failure::{Error, Result};
 use crate::host::{engine, private};
+use crate::launch::docker;
 use crate::queue::Queue;
 use crate::queue::local::LocalQueue;
 use crate::queue::wandb::{self, Connection, WandbQueue};
@@ -19,6 +20,7 @@ use crate::queue::wandb::{self, Connection, WandbQueue};
 pub fn run(args: &AgentArgs, environment: &Environment) -> Result<ExitCode> {
     let config = AgentConfig::for_agent(args, environment)?;
     config.check_backend()?;
+    docker::choose(config.engine.value);
     if args.dry_run {
         return dry_run(&config, environment);
     }

@@ -11,12 +11,14 @@ use crate::cli::{Format, RenderArgs};
 use crate::config::{AgentConfig, Environment};
 use crate::failure::{Error, Result};
 use crate::host::engine;
+use crate::launch::docker;
 use crate::launch::plan::{Context, Place, Plan, plan, resolve};
 use crate::launch::resource_args::{merge, options_or_ask};
 use crate::launch::spec::{LaunchSpec, Object};
 
 pub fn run(args: &RenderArgs, environment: &Environment) -> Result<ExitCode> {
     let config = AgentConfig::for_command(&args.backend, environment)?;
+    docker::choose(config.engine.value);
     let queue_config = queue_config(args, environment)?;
     let value = spec_value(args, queue_config.is_some())?;
     let (mut spec, mut warnings) = LaunchSpec::parse(&value)?;

@@ -1,5 +1,6 @@
 //! Does. The only room that touches this machine: it spawns, streams, stops, and writes logs.
 
+pub mod disk;
 pub mod engine;
 pub mod images;
 pub mod logs;

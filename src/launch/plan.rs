@@ -12,6 +12,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::launch::command::{CommandLine, Secret};
+use crate::launch::docker;
 use crate::launch::job_env::Variable;
 use crate::launch::resource_args::{DockerOption, Given};
 pub use scheduler::scheduler;
@@ -211,7 +212,7 @@ fn image_plan(launch: &Launch) -> ImagePlan {
     if launch.option("pull").is_some() {
         return ImagePlan::LeftToDocker;
     }
-    let mut command = CommandLine::new("docker").arg("pull");
+    let mut command = CommandLine::new(docker::program()).arg("pull");
     if let Some(platform) = launch.option("platform").and_then(DockerOption::value) {
         command = command.part(["--platform", platform]);
     }
@@ -223,7 +224,7 @@ fn image_plan(launch: &Launch) -> ImagePlan {
 
 /// The container's command, from left to right.
 fn run_command(launch: &Launch, context: &Context<'_>, name: Option<&str>) -> CommandLine {
-    let mut run = CommandLine::new("docker").arg("run");
+    let mut run = CommandLine::new(docker::program()).arg("run");
     if let Some(name) = name {
         run = run.part(["--name", name]);
     }
