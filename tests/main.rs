@@ -11,6 +11,7 @@ mod architecture;
 mod cli;
 mod common;
 mod docker;
+mod faults;
 mod golden;
 mod properties;
 mod queue;

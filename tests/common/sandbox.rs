@@ -19,6 +19,7 @@ state() { # NAME RUNNING CODE
 case "$1 $2" in
   "version "*) [ ! -e "$FAKE/no-engine" ] || { cat "$FAKE/no-engine" >&2; exit 1; }; echo 99.0 ;;
   "image inspect") grep -qxF -- "${*: -1}" "$FAKE/images" || { echo "Error: No such image: ${*: -1}" >&2; exit 1; } ;;
+  "info "*) echo "$FAKE" ;;
   "pull "*) echo "pulling ${*: -1}"; [ -e "$FAKE/registry" ] || { echo "Error response from daemon: pull access denied for ${*: -1}" >&2; exit 1; } ;;
   "run --help") printf 'Options:\n      --brand-new string   A newer option\n' ;;
   "run "*)
@@ -235,8 +236,12 @@ pub struct Agent(Child);
 
 impl Agent {
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
-        let pid = nix::unistd::Pid::from_raw(self.0.id().cast_signed());
+        let pid = nix::unistd::Pid::from_raw(self.pid());
         nix::sys::signal::kill(pid, signal).expect("the agent lives");
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.0.id().cast_signed()
     }
 
     /// Waits for the agent's end and gives its exit code.
