@@ -12,6 +12,7 @@ mod cli;
 mod common;
 mod docker;
 mod faults;
+mod fuzz;
 mod golden;
 mod properties;
 mod queue;
