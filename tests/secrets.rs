@@ -100,8 +100,8 @@ fn check_modes(state: &Path) {
     }
 }
 
-#[test]
-fn no_secret_of_the_embedded_queue_is_anywhere_but_where_it_must_be() {
+/// A sandbox in which jobs with secrets were pushed, run, refused and looked at, and all that was said meanwhile.
+fn told() -> (Sandbox, String) {
     let mut sandbox = Sandbox::with_fake_docker(GOSSIP);
     for (name, value) in [
         ("WANDB_API_KEY", AGENTS_KEY),
@@ -173,6 +173,12 @@ fn no_secret_of_the_embedded_queue_is_anywhere_but_where_it_must_be() {
     ] {
         all += &said(&sandbox, command);
     }
+    (sandbox, all)
+}
+
+#[test]
+fn no_secret_of_the_embedded_queue_is_anywhere_but_where_it_must_be() {
+    let (sandbox, all) = told();
     // What a pusher typed is shown as what the pusher typed, and nowhere else.
     let typed = [
         format!("\"{BY_NAME}\""),

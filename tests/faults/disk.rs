@@ -28,10 +28,10 @@ fn is_outside(test: &str) -> bool {
         .stdin(Stdio::null())
         .output()
         .expect("unshare runs");
-    let text = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stdout);
     assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}{}",
+        output.status.success() && said.contains("1 passed"),
+        "{said}{}",
         String::from_utf8_lossy(&output.stderr)
     );
     true

@@ -14,7 +14,7 @@ fn sandbox() -> Sandbox {
     sandbox
 }
 
-fn push<'a>(spec: &'a str) -> Vec<&'a str> {
+fn push(spec: &str) -> Vec<&str> {
     vec!["push", "-q", "q", "-p", "p", "-d", "job:1", "-c", spec]
 }
 

@@ -105,7 +105,7 @@ fn forms(secret: &str) -> Vec<Vec<u8>> {
         secret.as_bytes().to_vec(),
         // `echo` and `$(..)` leave the white space of the end behind.
         secret.trim().as_bytes().to_vec(),
-        json[1..json.len() - 1].as_bytes().to_vec(),
+        json.as_bytes()[1..json.len() - 1].to_vec(),
     ];
     for blank in ["%20", "+"] {
         forms.push(in_url(secret, blank, |byte| format!("%{byte:02X}")));
