@@ -243,10 +243,15 @@ impl Agent {
             } else {
                 AgentStatus::Running
             };
-            let items = self
+            let polled = self
                 .shared
                 .queue
-                .poll(&self.shared.agent, status, running, &queues)?;
+                .poll(&self.shared.agent, status, running, &queues);
+            let items = match (polled, &ready) {
+                // A full disk is also why the queue cannot be told that the agent lives: the cause is what is said.
+                (Err(_), Err(cause)) => return Err(cause.clone()),
+                (polled, _) => polled?,
+            };
             asked += room - items.len();
             for item in items {
                 self.last_work = Instant::now();
