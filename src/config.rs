@@ -20,6 +20,7 @@ use crate::failure::{Error, Kind, Result};
 use crate::launch::build::Settings;
 use crate::launch::builder as image_builder;
 use crate::launch::command::Secret;
+use crate::launch::docker::Engine;
 use crate::launch::network::Network;
 use crate::launch::plan::Server;
 use crate::launch::registry::{Destination, Login};
@@ -90,6 +91,10 @@ pub struct AgentConfig {
     pub on_signal: Setting<OnSignal>,
     /// How much of a job's output its log file keeps, in bytes.
     pub log_max_bytes: Setting<u64>,
+    /// How much room the disks of jobs and of the agent's files must have for the agent to take jobs, in bytes.
+    pub min_free_disk: Setting<u64>,
+    /// What runs the containers.
+    pub engine: Setting<Engine>,
     /// Where the agent's own log goes; `None` is the terminal.
     pub log_file: Setting<Option<PathBuf>>,
     /// 0, 1 or 2: how much the agent says.
@@ -329,6 +334,8 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
             .or(file.stop_grace.map(Duration::from_secs), from_file()),
         on_signal: Setting::default(OnSignal::Drain).or(file.on_signal(&path)?, from_file()),
         log_max_bytes: Setting::default(100_000_000).or(file.log_max_bytes(&path)?, from_file()),
+        min_free_disk: Setting::default(1_000_000_000).or(file.min_free_disk, from_file()),
+        engine: Setting::default(Engine::Docker).or(file.engine(&path)?, from_file()),
         log_file: Setting::default(None).or(
             flags
                 .log_file

@@ -6,8 +6,10 @@ use clap::Parser;
 use launch_agent::cli::Cli;
 use launch_agent::commands;
 use launch_agent::config::Environment;
+use launch_agent::host::private;
 
 fn main() -> ExitCode {
+    private::write_no_cores();
     let cli = Cli::parse();
     let environment = Environment::read();
     match commands::run(cli, &environment) {

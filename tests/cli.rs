@@ -127,6 +127,7 @@ fn a_config_is_checked_before_it_is_saved() {
     sandbox
         .run(&["queue", "create", "q", "--config", &wrong])
         .code(2)
+        .says("wrong.json: `memori` is not an option")
         .says("did you mean one of `memory`");
     let list = ["queue", "list"];
     sandbox.run(&list).code(6).says("no queues yet");

@@ -11,6 +11,8 @@ mod architecture;
 mod cli;
 mod common;
 mod docker;
+mod faults;
+mod fuzz;
 mod golden;
 mod images;
 mod policy;
@@ -18,6 +20,7 @@ mod properties;
 mod pulls;
 mod queue;
 mod registries;
+mod secrets;
 #[cfg(feature = "serve")]
 mod serve;
 mod wandb;

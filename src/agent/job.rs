@@ -15,7 +15,7 @@ use crate::host::engine::{self, End};
 use crate::host::logs::{JobLog, LogFile, Redactor, TerminalLines};
 use crate::host::machine::machine;
 use crate::host::stop::{Activity, Stop};
-use crate::host::{images, registry, runner};
+use crate::host::{images, private, registry, runner};
 use crate::launch::build;
 use crate::launch::job::Code;
 use crate::launch::plan::{self, Context, Place, Plan};
@@ -179,15 +179,30 @@ impl Job {
         let file = LogFile::create(&path, self.shared.config.log_max_bytes.value)?;
         let terminal = TerminalLines::new(Arc::clone(&self.shared.terminal), &self.item.id.0);
         let mut log = JobLog::new(Redactor::new(&plan.secrets), file, terminal);
-        log.note(&plan.run);
-        self.shared.queue.started(
-            &self.item.id,
-            &Started {
-                command: plan.run.to_string(),
-                log: path,
-            },
-        )?;
+        log.note(plan);
+        self.note_start(&Started {
+            command: plan.to_string(),
+            log: path,
+        });
         Ok(log)
+    }
+
+    /// Tells the queue what runs, and goes on trying while the queue does not take it: a database that is busy for a
+    /// while must cost no job.
+    fn note_start(&self, started: &Started) {
+        for attempt in 1..=REPORT_TRIES {
+            match self.shared.queue.started(&self.item.id, started) {
+                Ok(()) => return,
+                Err(error) if attempt == 1 => {
+                    log::error!("item {}: waits for its queue: {error}", self.item.id);
+                }
+                Err(_) => {}
+            }
+            if self.stop.reason().is_some() {
+                return;
+            }
+            std::thread::sleep(REPORT_EVERY);
+        }
     }
 
     fn carry_out(&self, plan: &Plan, log: &mut JobLog) -> Result<End, Failure> {
@@ -348,7 +363,7 @@ pub fn transfers(config: &AgentConfig, environment: &BTreeMap<String, String>) -
 /// Where docker writes the container's id: one file for each process and item, so that two never share one.
 fn cidfile(config: &AgentConfig, item: &RunQueueItem) -> Result<PathBuf> {
     let folder = config.state_folder.join("run");
-    std::fs::create_dir_all(&folder).map_err(|cause| {
+    private::make_folder(&folder).map_err(|cause| {
         Error::system(
             format_args!("cannot make the folder {}", folder.display()),
             cause,

@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use crate::config::AgentConfig;
 use crate::failure::{Error, Kind, Result};
+use crate::host::disk::Disks;
 use crate::host::engine;
 use crate::host::logs::Terminal;
 use crate::host::stop::Stop;
@@ -98,6 +99,7 @@ pub struct Agent {
     poll_due: Instant,
     signals_due: Instant,
     last_work: Instant,
+    disks: Disks,
     /// A job failed because docker did: nothing is taken before docker answers again.
     docker_in_doubt: bool,
     /// The last trouble with the queue or docker that was said, so that it is said once.
@@ -119,6 +121,11 @@ impl Agent {
         if let Some(entity) = queue.entity() {
             config.entity.value = Some(entity);
         }
+        let folders = [config.state_folder.clone(), logs_folder.clone()];
+        let disks = Disks::new(
+            folders.into_iter().chain(engine::data_root()),
+            config.min_free_disk.value,
+        );
         let (sender, events) = channel();
         let now = Instant::now();
         let shared = Arc::new(Shared {
@@ -141,6 +148,7 @@ impl Agent {
             poll_due: now,
             signals_due: now,
             last_work: now,
+            disks,
             docker_in_doubt: false,
             said: None,
         })
@@ -218,8 +226,8 @@ impl Agent {
     /// becomes of this one.
     fn take_work(&mut self) -> Result<()> {
         self.poll_due = Instant::now() + self.shared.queue.poll_every(self.last_work.elapsed());
-        let docker = self.check_docker();
-        let takes = self.phase == Phase::Working && docker.is_ok();
+        let ready = self.check_docker().and_then(|()| self.disks.check());
+        let takes = self.phase == Phase::Working && ready.is_ok();
         // Each queue is asked once; one that had work goes to the back and is asked again.
         let mut asked = 0;
         loop {
@@ -236,10 +244,15 @@ impl Agent {
             } else {
                 AgentStatus::Running
             };
-            let items = self
+            let polled = self
                 .shared
                 .queue
-                .poll(&self.shared.agent, status, running, &queues)?;
+                .poll(&self.shared.agent, status, running, &queues);
+            let items = match (polled, &ready) {
+                // A full disk is also why the queue cannot be told that the agent lives: the cause is what is said.
+                (Err(_), Err(cause)) => return Err(cause.clone()),
+                (polled, _) => polled?,
+            };
             asked += room - items.len();
             for item in items {
                 self.last_work = Instant::now();
@@ -248,7 +261,7 @@ impl Agent {
                 self.start(item)?;
             }
             if room == 0 || asked == self.queues.len() {
-                return docker;
+                return ready;
             }
         }
     }

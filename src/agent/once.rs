@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::{AgentConfig, Backend};
 use crate::failure::{Error, Result};
+use crate::host::private;
 
 /// Held while it lives; the kernel lets it go with the process, however that ends.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ pub fn lock(config: &AgentConfig) -> Result<Option<OnceLock>> {
         Error::system(format_args!("cannot lock {}", path.display()), cause)
             .hint("the folder must be writable by this user; XDG_STATE_HOME names another place")
     };
-    std::fs::create_dir_all(&config.state_folder).map_err(|cause| refused(&cause))?;
+    private::make_folder(&config.state_folder).map_err(|cause| refused(&cause))?;
     let file = OpenOptions::new()
         .write(true)
         .create(true)

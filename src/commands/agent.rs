@@ -1,7 +1,7 @@
 //! `launch-agent` without a subcommand, and `launch-agent agent`: the agent, `--once` and `--dry-run`.
 
-use std::fs::{DirBuilder, OpenOptions};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,8 @@ use crate::agent::{self, Agent, once};
 use crate::cli::AgentArgs;
 use crate::config::{AgentConfig, Backend, Environment};
 use crate::failure::{Error, Result};
-use crate::host::engine;
+use crate::host::{engine, private};
+use crate::launch::docker;
 use crate::queue::Queue;
 use crate::queue::local::LocalQueue;
 use crate::queue::wandb::{self, Connection, WandbQueue};
@@ -19,6 +20,7 @@ use crate::queue::wandb::{self, Connection, WandbQueue};
 pub fn run(args: &AgentArgs, environment: &Environment) -> Result<ExitCode> {
     let config = AgentConfig::for_agent(args, environment)?;
     config.check_backend()?;
+    docker::choose(config.engine.value);
     if args.dry_run {
         return dry_run(&config, environment);
     }
@@ -79,16 +81,12 @@ fn open_queue(
         wandb::agent_version(environment),
     )?;
     let logs = config.state_folder.join("logs");
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&logs)
-        .map_err(|cause| {
-            Error::system(
-                format_args!("cannot make the folder {}", logs.display()),
-                cause,
-            )
-        })?;
+    private::make_folder(&logs).map_err(|cause| {
+        Error::system(
+            format_args!("cannot make the folder {}", logs.display()),
+            cause,
+        )
+    })?;
     Ok((Arc::new(queue), logs))
 }
 
@@ -119,6 +117,7 @@ fn start_logger(config: &AgentConfig) -> Result<()> {
         let file = OpenOptions::new()
             .create(true)
             .append(true)
+            .mode(0o600)
             .open(path)
             .map_err(|cause| {
                 Error::system(

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::cli::BackendArgs;
 use crate::config::{AgentConfig, Backend, Environment};
 use crate::failure::{Error, Result};
+use crate::launch::docker;
 use crate::launch::document;
 use crate::launch::spec::Object;
 use crate::launch::template::{self, Schemas};
@@ -33,6 +34,7 @@ pub fn queue_client(
     environment: &Environment,
 ) -> Result<Box<dyn QueueClient>> {
     let config = AgentConfig::for_command(backend, environment)?;
+    docker::choose(config.engine.value);
     if config.backend.value != Backend::Wandb {
         return Ok(Box::new(LocalQueue::open_existing(
             &config.local_database()?,

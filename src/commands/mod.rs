@@ -52,9 +52,12 @@ fn print(line: impl Display) -> Result<()> {
     }
 }
 
-/// Says something that is not data. Nobody listening is no error.
+/// Says something that is not data. Nobody listening is no error. What a job's owner wrote is quoted in places, and
+/// must not move the cursor.
 fn say(line: impl Display) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let text = line.to_string();
+    let safe: Vec<String> = text.split('\n').map(table::escaped).collect();
+    let _ = writeln!(std::io::stderr().lock(), "{}", safe.join("\n"));
 }
 
 /// What the job's owner should know, a line each.
@@ -78,7 +81,8 @@ fn logger(verbosity: u8) -> env_logger::Builder {
             out,
             "{:.0} {level}: {}",
             jiff::Timestamp::now(),
-            record.args()
+            // One record is one line: a name with a newline in it must not look like the agent's next word.
+            table::escaped(&record.args().to_string())
         )
     });
     builder

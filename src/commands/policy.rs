@@ -13,6 +13,7 @@ use crate::failure::{Error, Result};
 use crate::host::engine;
 use crate::host::machine::machine;
 use crate::launch::build::decide;
+use crate::launch::docker;
 use crate::launch::plan::{Context, redacted, resolve};
 use crate::launch::policy::{Asked, Check, Guard, Policy, Preset, Refusal};
 use crate::launch::spec::LaunchSpec;
@@ -27,6 +28,7 @@ pub fn run(args: &PolicyArgs, environment: &Environment) -> Result<ExitCode> {
 
 fn check(args: &PolicyCheckArgs, environment: &Environment) -> Result<ExitCode> {
     let config = AgentConfig::for_command(&args.launch.backend, environment)?;
+    docker::choose(config.engine.value);
     if args.spec.is_none() && args.launch.queue_config.is_none() && args.launch.queue.is_none() {
         return Err(Error::input("nothing to check").hint(
             "name a launch spec, or a queue's config with `--queue-config FILE --image URI`",

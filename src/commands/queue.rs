@@ -16,9 +16,12 @@ use crate::cli::{
 use crate::config::{AgentConfig, Backend, Environment};
 use crate::failure::{Error, Result};
 use crate::host::engine;
+use crate::launch::docker;
 use crate::launch::spec::Object;
 use crate::launch::template::Schemas;
-use crate::queue::local::{Agent, LocalQueue, QueueChange, check_new, fill_config};
+use crate::queue::local::{
+    Agent, LocalQueue, QueueChange, check_definition, check_new, fill_config,
+};
 use crate::queue::{QueueClient, QueueDefinition, QueueStatus};
 
 pub fn run(args: &QueueArgs, environment: &Environment) -> Result<ExitCode> {
@@ -60,6 +63,8 @@ fn create(args: &QueueCreateArgs, environment: &Environment) -> Result<()> {
         prioritization: settings.prioritization.unwrap_or(false),
         paused: false,
     };
+    docker::choose(config.engine.value);
+    check_files(&definition, &args.settings)?;
     // A queue that cannot be made leaves no file behind.
     check_new(&definition, &args.resource, &engine::run_help)?;
     let client: Box<dyn QueueClient> = if config.backend.value == Backend::Wandb {
@@ -91,6 +96,23 @@ fn read(settings: &QueueSettings) -> Result<QueueChange> {
     })
 }
 
+/// Checks what came out of files, so that what is wrong with one names it.
+fn check_files(definition: &QueueDefinition, settings: &QueueSettings) -> Result<()> {
+    let (config, variables) = (&definition.config, &definition.template_variables);
+    if let Some(path) = &settings.template_variables {
+        Schemas::parse(variables).map_err(|error| error.within(input::place(path)))?;
+    }
+    let checked = check_definition(config, variables, &engine::run_help).map(drop);
+    match settings
+        .config
+        .as_deref()
+        .or(settings.template_variables.as_deref())
+    {
+        Some(path) => checked.map_err(|error| error.within(input::place(path))),
+        None => checked,
+    }
+}
+
 fn update(args: &QueueUpdateArgs, environment: &Environment) -> Result<()> {
     let change = read(&args.settings)?;
     if change == QueueChange::default() {
@@ -99,6 +121,11 @@ fn update(args: &QueueUpdateArgs, environment: &Environment) -> Result<()> {
         ));
     }
     let queue = input::local_queue(&args.backend, environment)?;
+    let mut definition = queue.queue(&args.name)?.definition;
+    definition.config = change.config.clone().unwrap_or(definition.config);
+    let variables = change.template_variables.clone();
+    definition.template_variables = variables.unwrap_or(definition.template_variables);
+    check_files(&definition, &args.settings)?;
     queue.update_queue(&args.name, &change, &engine::run_help)?;
     say(format_args!("updated queue {}", args.name));
     let waiting = queue.queue(&args.name)?.pending;

@@ -15,6 +15,7 @@ use crate::failure::{Error, Result};
 use crate::host::engine;
 use crate::host::machine::machine;
 use crate::launch::build::decide;
+use crate::launch::docker;
 use crate::launch::plan::{Context, Place, Plan, plan, resolve};
 use crate::launch::policy::Guard;
 use crate::launch::resource_args::{merge, options_or_ask};
@@ -22,6 +23,7 @@ use crate::launch::spec::{LaunchSpec, Object};
 
 pub fn run(args: &RenderArgs, environment: &Environment) -> Result<ExitCode> {
     let config = AgentConfig::for_command(&args.launch.backend, environment)?;
+    docker::choose(config.engine.value);
     let (value, spec, mut warnings) = launch_spec(args.spec.as_deref(), &args.launch, environment)?;
     let server = config.server();
     let run_id = run_id(&value);
@@ -141,7 +143,7 @@ fn as_json(plan: &Plan, image: &str, warnings: &[String]) -> Value {
         "push": plan.push().map(|push| &push.argv),
         "dockerfile": plan.build().map(|build| &build.dockerfile.text),
         "pull": plan.sure_pull().map(|pull| &pull.argv),
-        "run": plan.run.argv,
+        "run": plan.shown().argv,
         "env_from_agent": plan.env_from_agent,
         "warnings": warnings,
         "image": image,

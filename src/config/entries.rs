@@ -38,6 +38,10 @@ impl AgentConfig {
             entry("log_max_bytes", &self.log_max_bytes, |bytes| {
                 Value::from(*bytes)
             }),
+            entry("min_free_disk", &self.min_free_disk, |bytes| {
+                Value::from(*bytes)
+            }),
+            entry("engine", &self.engine, |engine| Value::from(engine.word())),
             entry("log_file", &self.log_file, |path| {
                 path.as_ref()
                     .map_or(Value::Null, |path| Value::from(path.display().to_string()))

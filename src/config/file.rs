@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::OnSignal;
 use super::policy::PolicyKeys;
 use crate::failure::{Error, Kind, Result};
+use crate::launch::docker::Engine;
 use crate::launch::transfer::PullPolicy;
 
 /// The file as it is written.
@@ -33,6 +34,8 @@ pub struct File {
     pub stop_grace: Option<u64>,
     pub on_signal: Option<String>,
     pub log_max_bytes: Option<u64>,
+    pub min_free_disk: Option<u64>,
+    pub engine: Option<String>,
     pub network: Option<NetworkKeys>,
     pub pull_policy: Option<String>,
     pub transfer_timeout: Option<u64>,
@@ -134,6 +137,16 @@ impl File {
         }
     }
 
+    pub fn engine(&self, path: &Path) -> Result<Option<Engine>> {
+        let Some(word) = &self.engine else {
+            return Ok(None);
+        };
+        let known = Engine::WORDS.iter().find(|(name, _)| name == word);
+        known.map(|(_, engine)| Some(*engine)).ok_or_else(|| {
+            wrong(path, format!("`engine` is `{word}`")).hint("it is `docker` or `podman`")
+        })
+    }
+
     pub fn log_max_bytes(&self, path: &Path) -> Result<Option<u64>> {
         match self.log_max_bytes {
             Some(bytes) if bytes < LEAST_LOG_BYTES => {
@@ -184,7 +197,13 @@ fn yaml_error(cause: &serde_yaml::Error, path: &Path) -> Error {
     };
     let mut quoted = text.split('`').skip(1).step_by(2);
     if !text.contains("unknown field") {
-        return Error::new(Kind::Config, format!("{place}: {}", in_words(&text)));
+        let error = Error::new(Kind::Config, format!("{place}: {}", in_words(&text)));
+        // What a key should have had is said already; that the file is no YAML at all needs another kind of help.
+        return if text.contains(", expected ") {
+            error
+        } else {
+            error.hint("it is YAML: `key: value` on each line, and below a key its own keys, indented with blanks")
+        };
     }
     let key = quoted.next().unwrap_or_default();
     let known: Vec<&str> = quoted.collect();
@@ -227,6 +246,7 @@ mod tests {
                 file.builder(Path::new("c.yaml"))?;
                 file.pull_policy(Path::new("c.yaml"))?;
                 file.transfer_timeout(Path::new("c.yaml"))?;
+                file.engine(Path::new("c.yaml"))?;
                 file.log_max_bytes(Path::new("c.yaml"))
             })
             .expect_err("a bad file");
@@ -299,7 +319,7 @@ mod tests {
             ),
             (
                 "entity: x\n  bad: [1,\n",
-                "c.yaml:2: mapping values are not allowed in this context / ",
+                "c.yaml:2: mapping values are not allowed in this context / it is YAML: `key: value` on each line, and below a key its own keys, indented with blanks",
             ),
             (
                 "queue: a\nqueues: [b]\n",
@@ -308,6 +328,10 @@ mod tests {
             (
                 "on_signal: die\n",
                 "c.yaml: `on_signal` is `die` / it is `drain`, `stop` or `detach`",
+            ),
+            (
+                "engine: runc\n",
+                "c.yaml: `engine` is `runc` / it is `docker` or `podman`",
             ),
             (
                 "pull_policy: sometimes\n",

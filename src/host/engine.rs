@@ -1,6 +1,7 @@
 //! Asks the docker engine: is it there, how is a container, how did it end. Each question has a timeout.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -15,20 +16,44 @@ use crate::queue::Exit;
 /// An engine that answers does so in milliseconds; a busy disk may take a while.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// To say that it is there, an engine needs no disk; and the agent's loop waits for it.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+
 /// The engine's version, or why it does not answer.
 pub fn version() -> Result<String> {
-    if which::which(docker::PROGRAM).is_err() {
+    let program = docker::program();
+    if which::which(program).is_err() {
+        let install = match program {
+            "docker" => {
+                "install it: `apt-get install docker.io` on Debian and Ubuntu, or see https://docs.docker.com/engine/install"
+            }
+            _ => {
+                "install it: `apt-get install podman`; or set `engine: docker` in launch-config.yaml"
+            }
+        };
         return Err(Error::new(
             Kind::Docker,
-            format!("`{}` is not installed, or not on the PATH", docker::PROGRAM),
+            format!("`{program}` is not installed, or not on the PATH"),
         )
-        .hint("install it: `apt-get install docker.io` on Debian and Ubuntu, or see https://docs.docker.com/engine/install"));
+        .hint(install));
     }
-    let output = process::output(&docker::version(), ANSWER)?;
+    let output = process::output(&docker::version(), SIGN_OF_LIFE)?;
     if !output.is_success() {
         return Err(refusal(&output));
     }
     Ok(output.stdout.trim().to_owned())
+}
+
+/// The folder where an engine of this machine keeps images and containers; `None` where it does not say, or when it is
+/// on another machine.
+pub fn data_root() -> Option<PathBuf> {
+    // Podman fails on docker's question, under whatever name it runs.
+    [docker::data_root(), docker::data_root_of_podman()]
+        .iter()
+        .filter_map(|question| process::output(question, SIGN_OF_LIFE).ok())
+        .find(Output::is_success)
+        .map(|output| PathBuf::from(output.stdout.trim()))
+        .filter(|folder| folder.is_absolute() && folder.exists())
 }
 
 /// What the installed docker prints for `docker run --help`; `None` where there is no docker.
@@ -216,6 +241,12 @@ pub fn end_from_events(container: &str, since: Timestamp) -> Result<Option<End>>
     if !output.is_success() {
         return Err(refusal(&output));
     }
+    if let Some(end) = end_of_events(&output.stdout) {
+        return Ok(Some(end));
+    }
+    // Podman, under whatever name it runs, is asked in another way, which docker does not know.
+    let command = docker::events_of_podman(container, &seconds(since));
+    let output = process::output(&command, ANSWER)?;
     Ok(end_of_events(&output.stdout))
 }
 
@@ -223,14 +254,38 @@ fn seconds(time: Timestamp) -> String {
     format!("{}.{:09}", time.as_second(), time.subsec_nanosecond())
 }
 
+/// An event in docker's words, or in podman's.
 #[derive(Deserialize)]
 struct Event {
     #[serde(rename = "Action", default)]
     action: String,
+    #[serde(rename = "Status", default)]
+    status: String,
     #[serde(rename = "Actor", default)]
     actor: Actor,
+    #[serde(rename = "ContainerExitCode")]
+    exit_code: Option<i32>,
+    /// In nanoseconds.
     #[serde(rename = "timeNano", default)]
-    time: u64,
+    time: i64,
+    #[serde(rename = "Time")]
+    podmans_time: Option<Timestamp>,
+}
+
+impl Event {
+    fn is(&self, docker: &str, podman: &str) -> bool {
+        self.action == docker || self.status == podman
+    }
+
+    fn exit_code(&self) -> Option<i32> {
+        let dockers = self.actor.attributes.get("exitCode");
+        dockers.map_or(self.exit_code, |code| code.parse().ok())
+    }
+
+    fn nanoseconds(&self) -> i128 {
+        self.podmans_time
+            .map_or(self.time.into(), Timestamp::as_nanosecond)
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -244,14 +299,15 @@ fn end_of_events(text: &str) -> Option<End> {
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect();
-    let started = events.iter().find(|event| event.action == "start")?;
-    let died = events.iter().rev().find(|event| event.action == "die")?;
+    let started = events.iter().find(|event| event.is("start", "start"))?;
+    let died = events.iter().rev().find(|event| event.is("die", "died"))?;
+    let lasted = died.nanoseconds() - started.nanoseconds();
     Some(End {
         exit: Exit {
-            code: died.actor.attributes.get("exitCode")?.parse().ok()?,
-            oom_killed: events.iter().any(|event| event.action == "oom"),
+            code: died.exit_code()?,
+            oom_killed: events.iter().any(|event| event.is("oom", "oom")),
         },
-        duration: Some(Duration::from_nanos(died.time.saturating_sub(started.time))),
+        duration: Some(Duration::from_nanos(u64::try_from(lasted).unwrap_or(0))),
     })
 }
 
@@ -293,7 +349,12 @@ fn is_missing(output: &Output) -> bool {
     !output.is_success()
         && says(
             &output.stderr,
-            &["no such container", "no such object", "no such image"],
+            &[
+                "no such container",
+                "no such object",
+                "no such image",
+                "image not known",
+            ],
         )
 }
 
@@ -321,11 +382,11 @@ pub fn explain(text: &str) -> String {
             line.trim()
                 .trim_start_matches("docker: ")
                 .trim_start_matches("Error response from daemon: ")
+                .trim_start_matches("Error: ")
         })
         .filter(|line| {
-            !line.is_empty()
-                && !line.starts_with("Run 'docker ")
-                && !line.starts_with("See 'docker ")
+            let advice = ["Run 'docker ", "See 'docker ", "See 'podman ", "time=\""];
+            !line.is_empty() && !advice.iter().any(|start| line.starts_with(start))
         })
         .collect();
     // Docker's complaint about a flag is followed by its whole usage.
@@ -367,6 +428,12 @@ pub fn engine_trouble(said: &str) -> Option<Error> {
                 format!("the docker engine does not answer: {said}"),
             )
             .hint("start it: `sudo systemctl start docker`; if it runs elsewhere, set DOCKER_HOST"),
+        );
+    }
+    if says(said, &["unable to connect to podman"]) {
+        return Some(
+            Error::new(Kind::Docker, format!("podman does not answer: {said}"))
+                .hint("start it: `systemctl --user start podman.socket`; if it runs elsewhere, set CONTAINER_HOST"),
         );
     }
     None
@@ -450,12 +517,30 @@ mod tests {
     }
 
     #[test]
+    fn reads_podmans_events_too() {
+        // As podman 4.3 prints them.
+        let text = r#"{"ID":"c7","Image":"localhost/job:1","Name":"t3","Status":"create","Time":"2026-11-22T05:17:44.1Z","Type":"container","Attributes":{}}
+{"ID":"c7","Image":"localhost/job:1","Name":"t3","Status":"start","Time":"2026-11-22T05:17:44.5Z","Type":"container","Attributes":{}}
+{"ContainerExitCode":9,"ID":"c7","Image":"localhost/job:1","Name":"t3","Status":"died","Time":"2026-11-22T05:17:46Z","Type":"container","Attributes":{}}
+{"ID":"c7","Image":"localhost/job:1","Name":"t3","Status":"remove","Time":"2026-11-22T05:18:05Z","Type":"container","Attributes":{}}"#;
+        let end = end_of_events(text).expect("an end");
+        assert_eq!((end.exit.code, end.exit.oom_killed), (9, false));
+        assert_eq!(end.duration, Some(Duration::from_millis(1_500)));
+    }
+
+    #[test]
     fn explains_in_dockers_words_without_its_advice() {
         assert_eq!(
             explain(
                 "docker: Error response from daemon: no such thing\n\nRun 'docker run --help' for more information\n"
             ),
             "no such thing"
+        );
+        assert_eq!(
+            explain(
+                "time=\"..\" level=error msg=\"x\"\nError: runc: exec: \"x\": executable file not found\n"
+            ),
+            "runc: exec: \"x\": executable file not found"
         );
         assert_eq!(
             explain("unknown flag: --x\n\nUsage:  docker run [OPTIONS] IMAGE\n  more\n"),

@@ -1,9 +1,11 @@
 //! Does. The only room that touches this machine: it spawns, streams, stops, and writes logs.
 
+pub mod disk;
 pub mod engine;
 pub mod images;
 pub mod logs;
 pub mod machine;
+pub mod private;
 pub mod process;
 pub mod registry;
 pub mod runner;

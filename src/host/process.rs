@@ -20,6 +20,10 @@ use crate::launch::command::{CommandLine, Secret};
 /// How long a pipe may stay open after its program has ended: a grandchild that kept it must not hang the job.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// The most that is kept of what a short command prints: an answer has some kilobytes, and a program gone mad must not
+/// fill the memory until its time is over.
+const LONGEST_ANSWER: usize = 16 << 20;
+
 /// How often a silent program is looked at.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -181,8 +185,8 @@ fn output_of(
     started(group_of(&child));
 
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let mut keep_stdout = |bytes: &[u8]| stdout.extend_from_slice(bytes);
-    let mut keep_stderr = |bytes: &[u8]| stderr.extend_from_slice(bytes);
+    let mut keep_stdout = |bytes: &[u8]| keep(&mut stdout, bytes);
+    let mut keep_stderr = |bytes: &[u8]| keep(&mut stderr, bytes);
     let mut pipes = vec![
         Pipe {
             reader: stdout_reader,
@@ -211,6 +215,11 @@ fn output_of(
         stdout: text(stdout),
         stderr: text(stderr),
     })
+}
+
+fn keep(kept: &mut Vec<u8>, bytes: &[u8]) {
+    let room = LONGEST_ANSWER.saturating_sub(kept.len());
+    kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
 }
 
 /// The one place where a [`CommandLine`] becomes a process: the same fields that its `Display` prints.
@@ -410,6 +419,12 @@ mod tests {
         let output = output_with_input(&sh("exit 4"), &long, TICK * 60, |_| {}).expect("a run");
         assert_eq!(output.ending, Ending::Code(4));
         output_with_input(&sh("sleep 60"), &long, TICK / 5, |_| {}).expect_err("a timeout");
+    }
+
+    #[test]
+    fn an_answer_without_end_fills_no_memory() {
+        let output = output(&sh("head -c 50000000 /dev/zero"), Duration::from_secs(60));
+        assert_eq!(output.expect("a run").stdout.len(), LONGEST_ANSWER);
     }
 
     #[test]

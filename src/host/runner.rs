@@ -206,6 +206,7 @@ fn refused(client: Ending, log: &JobLog) -> Error {
 fn is_dockers(line: &str) -> bool {
     [
         "docker: ",
+        "Error: ",
         "unknown flag: ",
         "unknown shorthand flag: ",
         "invalid argument ",

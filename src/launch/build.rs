@@ -411,12 +411,12 @@ impl Makes<'_> {
     fn command(&self, image: &str, dockerfile: &Path, context: &Path) -> CommandLine {
         let settings = self.settings;
         let mut command = if self.is_buildkit {
-            CommandLine::new(docker::PROGRAM)
+            CommandLine::new(docker::program())
                 .args(["buildx", "build"])
                 .part(["--load"])
                 .part(["--progress", "plain"])
         } else {
-            let mut command = CommandLine::new(docker::PROGRAM).arg("build");
+            let mut command = CommandLine::new(docker::program()).arg("build");
             command
                 .env
                 .insert("DOCKER_BUILDKIT".to_owned(), Secret::new("0"));

@@ -81,6 +81,22 @@ impl CommandLine {
         self.part(["--env", name])
     }
 
+    /// The command as people may see it. A value of `secrets` is in an argument only where somebody wrote it there, or
+    /// allowed a macro to; what runs has it all the same.
+    #[must_use]
+    pub fn hiding(&self, secrets: &[Secret]) -> CommandLine {
+        let hide = |argument: &String| {
+            let values = secrets.iter().map(Secret::expose);
+            values.fold(argument.clone(), |text, value| {
+                text.replace(value, "[redacted]")
+            })
+        };
+        CommandLine {
+            argv: self.argv.iter().map(hide).collect(),
+            ..self.clone()
+        }
+    }
+
     /// The command over several lines for a terminal, each part on a line of its own, joined by `\`.
     pub fn wrapped(&self) -> String {
         let mut text = String::new();

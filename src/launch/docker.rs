@@ -3,12 +3,47 @@
 //! Sources: the reference of the docker CLI. `stop -t` is written short, because its long name changed in docker 28.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use crate::launch::build::CA_IMAGE;
 use crate::launch::command::{CommandLine, Secret};
 
-/// The program. Found on the `PATH` of the agent.
-pub const PROGRAM: &str = "docker";
+/// What runs the containers. Podman takes docker's own command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// docker, or podman under that name.
+    Docker,
+    /// podman.
+    Podman,
+}
+
+impl Engine {
+    /// Both, by the word for each in `launch-config.yaml`, which is also the program's name.
+    pub const WORDS: [(&'static str, Engine); 2] =
+        [("docker", Engine::Docker), ("podman", Engine::Podman)];
+
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Engine::Docker => "docker",
+            Engine::Podman => "podman",
+        }
+    }
+}
+
+/// Chosen once for the whole process, before the first command is made: handing it through every function that makes
+/// one would say nothing more.
+static ENGINE: OnceLock<Engine> = OnceLock::new();
+
+/// Chooses the engine of this process. The first choice stays.
+pub fn choose(engine: Engine) {
+    ENGINE.get_or_init(|| engine);
+}
+
+/// The program of the engine. Found on the `PATH` of the agent.
+pub fn program() -> &'static str {
+    ENGINE.get().copied().unwrap_or(Engine::Docker).word()
+}
 
 /// The label that carries the item of a container.
 pub const ITEM_LABEL: &str = "launch-agent.item";
@@ -17,12 +52,12 @@ pub const ITEM_LABEL: &str = "launch-agent.item";
 pub const AGENT_LABEL: &str = "launch-agent.agent";
 
 fn docker<const N: usize>(arguments: [&str; N]) -> CommandLine {
-    CommandLine::new(PROGRAM).args(arguments)
+    CommandLine::new(program()).args(arguments)
 }
 
 /// Docker with the configuration in `config` in place of the user's.
 fn docker_with(config: Option<&Path>) -> CommandLine {
-    let docker = CommandLine::new(PROGRAM);
+    let docker = CommandLine::new(program());
     match config {
         Some(folder) => docker.args(["--config".into(), folder.to_string_lossy()]),
         None => docker,
@@ -32,6 +67,16 @@ fn docker_with(config: Option<&Path>) -> CommandLine {
 /// Prints the engine's version; fails when the engine does not answer.
 pub fn version() -> CommandLine {
     docker(["version", "--format", "{{.Server.Version}}"])
+}
+
+/// Prints the folder where a docker engine keeps images and containers.
+pub fn data_root() -> CommandLine {
+    docker(["info", "--format", "{{.DockerRootDir}}"])
+}
+
+/// Prints the folder where podman keeps images and containers.
+pub fn data_root_of_podman() -> CommandLine {
+    docker(["info", "--format", "{{.Store.GraphRoot}}"])
 }
 
 /// Prints the options that the installed docker knows.
@@ -120,6 +165,21 @@ pub fn events(container: &str, since: &str, until: &str) -> CommandLine {
         since,
         "--until",
         until,
+        "--filter",
+        &filter,
+    ])
+}
+
+/// The same up to now, as podman is asked: it takes `--until` for an answer that is still to come, and gives none.
+pub fn events_of_podman(container: &str, since: &str) -> CommandLine {
+    let filter = format!("container={container}");
+    docker([
+        "events",
+        "--stream=false",
+        "--format",
+        "{{json .}}",
+        "--since",
+        since,
         "--filter",
         &filter,
     ])

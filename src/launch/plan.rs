@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::launch::build::Build;
 use crate::launch::command::{CommandLine, Secret};
+use crate::launch::docker;
 use crate::launch::job_env::Variable;
 use crate::launch::network::Network;
 use crate::launch::policy::Guard;
@@ -82,6 +83,8 @@ pub struct Launch {
     args: Vec<String>,
     /// Values that no log may show.
     secrets: Vec<Secret>,
+    /// Values of `env` options that hold a secret: the options have the name alone.
+    hidden_env: BTreeMap<String, Secret>,
 }
 
 /// Everything decided, nothing done.
@@ -269,7 +272,7 @@ fn image_plan(launch: &Launch, context: &Context<'_>) -> ImagePlan {
 
 /// The container's command, from left to right.
 fn run_command(launch: &Launch, context: &Context<'_>, name: Option<&str>) -> CommandLine {
-    let mut run = CommandLine::new("docker").arg("run");
+    let mut run = CommandLine::new(docker::program()).arg("run");
     if let Some(name) = name {
         run = run.part(["--name", name]);
     }
@@ -291,6 +294,7 @@ fn run_command(launch: &Launch, context: &Context<'_>, name: Option<&str>) -> Co
     for option in &launch.options {
         run = run.part(option.words());
     }
+    run.env.extend(launch.hidden_env.clone());
     let mut words = vec![launch.image.as_str()];
     if let Some((program, arguments)) = launch.entry_point.split_first() {
         run = run.part(["--entrypoint", program]);
@@ -307,14 +311,20 @@ impl fmt::Display for Plan {
         for command in self.before() {
             writeln!(f, "{command}")?;
         }
-        write!(f, "{}", self.run)
+        write!(f, "{}", self.shown())
     }
 }
 
 impl Plan {
+    /// The job's command for people, without the secrets that somebody wrote into it.
+    pub fn shown(&self) -> CommandLine {
+        self.run.hiding(&self.secrets)
+    }
+
     /// The same for a terminal, each option on a line of its own.
     pub fn wrapped(&self) -> String {
-        let before = self.before().into_iter().chain([&self.run]);
+        let shown = self.shown();
+        let before = self.before().into_iter().chain([&shown]);
         let commands: Vec<String> = before.map(CommandLine::wrapped).collect();
         commands.join("\n")
     }
@@ -548,9 +558,50 @@ mod tests {
     }
 
     #[test]
-    fn a_macro_with_a_secret_name_is_known_to_the_redactor() {
+    fn a_macro_with_a_secret_name_is_handed_over_by_name() {
+        let plan = with_options(
+            &json!({"env": {"URL": "db://me:${DB_PASSWORD}@host", "A": "1", "HOME": "/${A}"}}),
+        );
+        let line = plan.run.to_string();
+        assert!(
+            line.ends_with("--env URL --env A=1 --env HOME=/plain-value img:1"),
+            "{line}"
+        );
+        assert_eq!(plan.run.env["URL"].expose(), "db://me:correct horse@host");
+        assert_eq!(plan.env_from_agent, ["URL"]);
+        assert_eq!(plan.secrets, [Secret::new("correct horse")]);
+        assert_eq!(plan.warnings, [""; 0]);
+    }
+
+    #[test]
+    fn a_secret_does_not_get_into_the_variables_of_dockers_own_client() {
+        for name in ["DOCKER_HOST", "PATH", "LD_PRELOAD", "https_proxy"] {
+            let options = json!({"env": [format!("{name}=${{DB_PASSWORD}}")]});
+            let spec =
+                json!({"project": "p", "image_uri": "img:1", "resource_args": {"docker": options}});
+            let error = planned(&spec, None).expect_err("refused");
+            assert!(
+                error.message.contains(&format!("`{name}`")) && !error.message.contains("horse"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_secret_that_must_be_on_the_line_is_warned_about_and_not_shown() {
         let plan = with_options(&json!({"label": "x=${DB_PASSWORD}"}));
         assert_eq!(plan.secrets, [Secret::new("correct horse")]);
+        assert!(plan.run.argv.contains(&"x=correct horse".to_owned()));
+        assert!(
+            plan.to_string().contains("--label 'x=[redacted]' img:1"),
+            "{plan}"
+        );
+        assert_eq!(
+            plan.warnings,
+            [
+                "`--label` holds a variable with a secret name: every user of this machine can read it there with `ps`; in `env` it is out of sight"
+            ]
+        );
     }
 
     #[test]

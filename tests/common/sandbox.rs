@@ -36,6 +36,7 @@ case "$1 $2" in
     cat >"$FAKE/password"; env >"$FAKE/login-env"
     [ ! -e "$FAKE/refuse-login" ] || { cat "$FAKE/refuse-login" >&2; exit 1; }
     printf '{"auths":{"%s":{"auth":"%s"}}}' "${*: -1}" "$(base64 -w0 "$FAKE/password")" >"$config/config.json" ;;
+  "info "*) echo "$FAKE" ;;
   "run --help") printf 'Options:\n      --brand-new string   A newer option\n' ;;
   "run "*)
     name= cidfile=
@@ -251,8 +252,12 @@ pub struct Agent(Child);
 
 impl Agent {
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
-        let pid = nix::unistd::Pid::from_raw(self.0.id().cast_signed());
+        let pid = nix::unistd::Pid::from_raw(self.pid());
         nix::sys::signal::kill(pid, signal).expect("the agent lives");
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.0.id().cast_signed()
     }
 
     /// Waits for the agent's end and gives its exit code.

@@ -1,4 +1,9 @@
-//! Takes secrets out of a job's output, by value, also where a secret is split over two reads.
+//! Takes secrets out of a job's output, by value, also where a secret is split over two reads, and in the forms that
+//! programs give it by themselves: base64 (which is how HTTP's `Authorization: Basic` has it), URLs, JSON.
+
+use base64::Engine as _;
+use base64::engine::GeneralPurpose;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 use crate::launch::command::Secret;
 
@@ -9,10 +14,10 @@ const REDACTED: &[u8] = b"[redacted]";
 const LEAST_BYTES: usize = 6;
 
 /// Replaces every occurrence of its secrets in a stream of bytes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Redactor {
-    /// Longest first, so that a secret that contains another goes as a whole.
-    secrets: Vec<Secret>,
+    /// What is hidden, by its first byte; longest first, so that a secret that contains another goes as a whole.
+    hidden: Vec<Vec<Vec<u8>>>,
     /// The end of what came, where it may be the start of a secret.
     held: Vec<u8>,
 }
@@ -20,24 +25,43 @@ pub struct Redactor {
 impl Redactor {
     /// A redactor for these values; those under six bytes are left alone.
     pub fn new(secrets: &[Secret]) -> Redactor {
-        let mut secrets: Vec<Secret> = secrets
+        let mut forms: Vec<Vec<u8>> = secrets
             .iter()
-            .filter(|secret| secret.expose().len() >= LEAST_BYTES)
-            .cloned()
+            .flat_map(|secret| forms(secret.expose()))
+            .filter(|form| form.len() >= LEAST_BYTES)
             .collect();
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
+        forms.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
+        forms.dedup();
+        let mut hidden = Vec::new();
+        if !forms.is_empty() {
+            hidden.resize(256, Vec::new());
+        }
+        for form in forms {
+            hidden[usize::from(form[0])].push(form);
+        }
         Redactor {
-            secrets,
+            hidden,
             held: Vec::new(),
         }
     }
 
     /// Takes more output and gives what may be shown of it so far.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
-        if self.secrets.is_empty() {
+        if self.hidden.is_empty() {
             return bytes.to_vec();
         }
         self.held.extend_from_slice(bytes);
+        self.show(false)
+    }
+
+    /// What was held back, once nothing more comes.
+    pub fn finish(&mut self) -> Vec<u8> {
+        // The longer secret did not come after all: what was held for it may hold a shorter one.
+        self.show(true)
+    }
+
+    /// Moves on through what is held: all of it at the end, otherwise up to what may be the start of a secret.
+    fn show(&mut self, is_end: bool) -> Vec<u8> {
         let held = std::mem::take(&mut self.held);
         let mut shown = Vec::with_capacity(held.len());
         let mut rest = held.as_slice();
@@ -45,20 +69,20 @@ impl Redactor {
             // Most bytes begin no secret: they go over in runs, or a chatty job would pay for each of them.
             let plain = rest
                 .iter()
-                .position(|byte| self.begins_a_secret(*byte))
+                .position(|byte| !self.hidden[usize::from(*byte)].is_empty())
                 .unwrap_or(rest.len());
             shown.extend_from_slice(&rest[..plain]);
             rest = &rest[plain..];
             let Some(&byte) = rest.first() else { break };
             // The first that fits decides: a longer one whose end has not come yet goes before one that it contains.
-            let fits = self.secrets.iter().map(Secret::expose).find(|secret| {
-                rest.starts_with(secret.as_bytes()) || secret.as_bytes().starts_with(rest)
-            });
+            let fits = self.hidden[usize::from(byte)]
+                .iter()
+                .find(|form| rest.starts_with(form) || (!is_end && form.starts_with(rest)));
             match fits {
-                Some(secret) if secret.len() > rest.len() => break,
-                Some(secret) => {
+                Some(form) if form.len() > rest.len() => break,
+                Some(form) => {
                     shown.extend_from_slice(REDACTED);
-                    rest = &rest[secret.len()..];
+                    rest = &rest[form.len()..];
                 }
                 None => {
                     shown.push(byte);
@@ -69,30 +93,52 @@ impl Redactor {
         self.held = rest.to_vec();
         shown
     }
+}
 
-    fn begins_a_secret(&self, byte: u8) -> bool {
-        self.secrets
-            .iter()
-            .any(|secret| secret.expose().as_bytes().first() == Some(&byte))
+/// A value as programs write it: itself, as a part of a URL, inside JSON, and inside any base64.
+fn forms(secret: &str) -> Vec<Vec<u8>> {
+    if secret.len() < LEAST_BYTES {
+        return Vec::new();
     }
+    let json = serde_json::Value::from(secret).to_string();
+    let mut forms = vec![
+        secret.as_bytes().to_vec(),
+        // `echo` and `$(..)` leave the white space of the end behind.
+        secret.trim().as_bytes().to_vec(),
+        json.as_bytes()[1..json.len() - 1].to_vec(),
+    ];
+    for blank in ["%20", "+"] {
+        forms.push(in_url(secret, blank, |byte| format!("%{byte:02X}")));
+        forms.push(in_url(secret, blank, |byte| format!("%{byte:02x}")));
+    }
+    for alphabet in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
+        forms.extend((0..3).map(|before| in_base64(secret.as_bytes(), before, alphabet)));
+    }
+    forms
+}
 
-    /// What was held back, once nothing more comes.
-    pub fn finish(&mut self) -> Vec<u8> {
-        let mut rest = std::mem::take(&mut self.held);
-        let mut shown = Vec::new();
-        // The longer secret did not come after all: what was held for it may hold a shorter one.
-        while !rest.is_empty() {
-            let whole = self.secrets.iter().map(Secret::expose);
-            let mut whole = whole.filter(|secret| rest.starts_with(secret.as_bytes()));
-            let (length, text) = match whole.next() {
-                Some(secret) => (secret.len(), REDACTED),
-                None => (1, &rest[..1]),
-            };
-            shown.extend_from_slice(text);
-            rest.drain(..length);
-        }
-        shown
-    }
+/// As `encodeURIComponent` and Python's `quote` write it.
+fn in_url(secret: &str, blank: &str, escaped: impl Fn(u8) -> String) -> Vec<u8> {
+    let text: String = secret
+        .bytes()
+        .map(|byte| match byte {
+            b' ' => blank.to_owned(),
+            b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+            byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+            byte => escaped(byte),
+        })
+        .collect();
+    text.into_bytes()
+}
+
+/// The characters of a base64 that the secret alone decides, when so many bytes (modulo 3) stand before it. Those at
+/// its two ends share their bits with its neighbours, and give away four bits of it at most.
+fn in_base64(secret: &[u8], before: usize, alphabet: &GeneralPurpose) -> Vec<u8> {
+    let whole = [&[0; 3][..before], secret].concat();
+    let text = alphabet.encode(&whole).into_bytes();
+    let first = (before * 8).div_ceil(6);
+    let end = whole.len() * 8 / 6;
+    text[first..end].to_vec()
 }
 
 #[cfg(test)]
@@ -144,6 +190,32 @@ mod tests {
     }
 
     #[test]
+    fn the_forms_that_programs_give_a_secret_are_hidden_too() {
+        let secret = "s3cr/t k\u{e9}y+\"end\"";
+        for before in ["", "a", "ab", "api:", "user:x", "longer name:"] {
+            for after in ["", "!", "!!", "and more"] {
+                for alphabet in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
+                    let whole = format!("{before}{secret}{after}");
+                    let shown = redact(&[secret], &[&alphabet.encode(&whole)]);
+                    let (left, right) = shown.split_once("[redacted]").expect("hidden");
+                    // What is left of the secret are the characters that it shares with its neighbours.
+                    assert!(left.len() <= before.len() * 4 / 3 + 1, "{whole}: {shown}");
+                    assert!(right.len() <= after.len() * 4 / 3 + 2, "{whole}: {shown}");
+                }
+            }
+        }
+        for form in [
+            "s3cr%2Ft%20k%C3%A9y%2B%22end%22",
+            "s3cr%2ft%20k%c3%a9y%2b%22end%22",
+            "s3cr%2Ft+k%C3%A9y%2B%22end%22",
+            "s3cr/t k\u{e9}y+\\\"end\\\"",
+        ] {
+            assert_eq!(redact(&[secret], &[form]), "[redacted]", "{form}");
+        }
+        assert_eq!(redact(&["sesame-open\n"], &["sesame-open."]), "[redacted].");
+    }
+
+    #[test]
     fn short_values_and_other_text_are_left_alone() {
         assert_eq!(redact(&["none", ""], &["none of it"]), "none of it");
     }
@@ -168,6 +240,21 @@ mod properties {
             shown.extend(redactor.finish());
             let shown = String::from_utf8(shown).expect("UTF-8");
             prop_assert!(!shown.contains(&secret), "{shown}");
+        }
+
+        #[test]
+        fn no_base64_of_a_secret_survives_any_chunking(
+            secret in "[!-~]{6,40}", before in "[!-~]{0,9}", after in "[!-~]{0,9}", size in 1usize..8
+        ) {
+            let encoded = STANDARD_NO_PAD.encode(format!("{before}{secret}{after}"));
+            let mut redactor = Redactor::new(&[Secret::new(secret.clone())]);
+            let mut shown = Vec::new();
+            for chunk in encoded.as_bytes().chunks(size) {
+                shown.extend(redactor.push(chunk));
+            }
+            shown.extend(redactor.finish());
+            let shown = String::from_utf8(shown).expect("UTF-8");
+            prop_assert!(shown.contains("[redacted]"), "{shown}");
         }
     }
 }

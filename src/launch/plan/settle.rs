@@ -10,7 +10,7 @@ use crate::launch::job_env::{self, Variable};
 use crate::launch::macros::{Macros, looks_secret};
 use crate::launch::network::{CA_IN_CONTAINER, Network};
 use crate::launch::policy::Asked;
-use crate::launch::resource_args::{Ask, DockerOption, options_or_ask};
+use crate::launch::resource_args::{Ask, DockerOption, Given, options_or_ask};
 use crate::launch::spec::LaunchSpec;
 
 /// The shortest value, in bytes, that a redactor is given.
@@ -54,6 +54,7 @@ pub fn resolve(
     if !program.entry_point.is_empty() {
         asked.retain(|option| option.name != "entrypoint");
     }
+    let hidden_env = hide_in_env(&mut asked, &filled.secrets)?;
     let variables = job_env::variables(
         spec,
         context,
@@ -61,13 +62,17 @@ pub fn resolve(
         Some(image),
         sets_variable(&asked, "WANDB_MODE"),
     );
+    let seen = seen_secrets(&asked, &filled.secrets);
     let mut secrets = filled.secrets;
     secrets.extend(secret_values(&asked, &variables, spec, context));
     let secrets = worth_redacting(secrets);
     check_policy(spec, context, image, &asked, &secrets)?;
     let mut warnings = program.warnings.clone();
     warnings.extend(filled.warnings);
-    warnings.extend(missing_variables(&asked, &variables, context.environment));
+    warnings.extend(seen);
+    let is_there =
+        |name: &str| context.environment.contains_key(name) || hidden_env.contains_key(name);
+    warnings.extend(missing_variables(&asked, &variables, &is_there));
     warnings.extend(restart_warning(&asked));
     Ok(Launch {
         image: image.to_owned(),
@@ -84,6 +89,7 @@ pub fn resolve(
         entry_point: program.entry_point.clone(),
         args: spec.overrides.args.clone(),
         secrets,
+        hidden_env,
         run_id,
     })
 }
@@ -188,11 +194,93 @@ fn is_on_this_machine(base_url: &str) -> bool {
     ["localhost", "127.0.0.1", "[::1]"].contains(&host)
 }
 
+/// What a macro brought from a variable with a secret name goes to the container by name: the line is for everybody to
+/// read. Gives the values of those variables.
+fn hide_in_env(asked: &mut [DockerOption], secrets: &[Secret]) -> Result<BTreeMap<String, Secret>> {
+    let mut hidden = BTreeMap::new();
+    for option in asked.iter_mut().filter(|option| option.name == "env") {
+        let Given::Value(assignment) = &option.given else {
+            continue;
+        };
+        let Some((name, value)) = assignment.split_once('=') else {
+            continue;
+        };
+        if !holds(value, secrets, 1) {
+            continue;
+        }
+        if is_dockers_own(name) {
+            return Err(Error::input(format!(
+                "the variable `{name}` cannot hold a secret: it would change docker's own client, which hands secrets over"
+            ))
+            .hint("give the secret to the job in a variable of another name"));
+        }
+        hidden.insert(name.to_owned(), Secret::new(value));
+        option.given = Given::Value(name.to_owned());
+    }
+    Ok(hidden)
+}
+
+fn holds(text: &str, secrets: &[Secret], least: usize) -> bool {
+    let mut values = secrets.iter().map(Secret::expose);
+    values.any(|value| value.len() >= least && text.contains(value))
+}
+
+/// Variables that change what docker's client does, or the libraries in it.
+fn is_dockers_own(name: &str) -> bool {
+    const NAMES: [&str; 11] = [
+        "PATH",
+        "HOME",
+        "TMPDIR",
+        "GODEBUG",
+        "GOTRACEBACK",
+        "GOMAXPROCS",
+        "GLIBC_TUNABLES",
+        "REGISTRY_AUTH_FILE",
+        "RES_OPTIONS",
+        "HOSTALIASES",
+        "GCONV_PATH",
+    ];
+    const BEGINNINGS: [&str; 9] = [
+        "DOCKER_",
+        "BUILDKIT_",
+        "BUILDX_",
+        "CONTAINER_",
+        "CONTAINERS_",
+        "STORAGE_",
+        "LD_",
+        "XDG_",
+        "SSL_CERT_",
+    ];
+    let name = name.to_ascii_uppercase();
+    NAMES.contains(&name.as_str())
+        || name.ends_with("_PROXY")
+        || BEGINNINGS.iter().any(|start| name.starts_with(start))
+}
+
+/// The owner has allowed the macro, but only `env` can keep its value from those who look at the processes.
+fn seen_secrets(asked: &[DockerOption], secrets: &[Secret]) -> Vec<String> {
+    let seen: BTreeSet<&str> = asked
+        .iter()
+        .filter(|option| {
+            option
+                .value()
+                .is_some_and(|value| holds(value, secrets, SHORTEST_SECRET))
+        })
+        .map(|option| option.spelling.as_str())
+        .collect();
+    let warn = |spelling: &str| {
+        format!(
+            "`{spelling}` holds a variable with a secret name: every user of this machine can read it there with `ps`; in `env` it is out of sight"
+        )
+    };
+    seen.into_iter().map(warn).collect()
+}
+
 /// Docker drops a variable by name that it cannot find, without a word.
 fn missing_variables(
     asked: &[DockerOption],
     variables: &[Variable],
-    environment: &BTreeMap<String, String>,
+    is_there: &dyn Fn(&str) -> bool,
 ) -> Vec<String> {
     let is_handed_over = |name: &str| {
         variables
@@ -200,7 +288,7 @@ fn missing_variables(
             .any(|variable| matches!(variable, Variable::ByName(known, _) if known == name))
     };
     let missing: BTreeSet<&str> = by_name(asked)
-        .filter(|name| !environment.contains_key(*name) && !is_handed_over(name))
+        .filter(|name| !is_there(name) && !is_handed_over(name))
         .collect();
     missing
         .into_iter()

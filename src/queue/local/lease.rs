@@ -199,3 +199,93 @@ pub fn stop_requests(db: &Transaction<'_>, items: &[ItemId]) -> Result<Vec<ItemI
     }
     Ok(asked)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launch::spec::Object;
+    use crate::queue::local::LocalQueue;
+    use crate::queue::{Push, QueueDefinition};
+
+    const HOUR: i64 = 3_600_000;
+    const LEASE: Duration = Duration::from_secs(60);
+
+    struct World {
+        queue: LocalQueue,
+        item: ItemId,
+        _folder: tempfile::TempDir,
+    }
+
+    impl World {
+        fn new() -> World {
+            let folder = tempfile::tempdir().expect("a folder");
+            let queue = LocalQueue::open(&folder.path().join("queue.db")).expect("a queue");
+            let definition = QueueDefinition {
+                name: "q".to_owned(),
+                config: Object::new(),
+                template_variables: Object::new(),
+                prioritization: false,
+                paused: false,
+            };
+            queue
+                .create_queue(&definition, "local-container", &|| None)
+                .expect("made");
+            let spec = serde_json::json!({"project": "p", "image_uri": "i:1"});
+            let push = Push {
+                queue: "q".to_owned(),
+                spec: spec.as_object().expect("an object").clone(),
+                template_values: Object::new(),
+                priority: None,
+            };
+            let item = queue.push(&push, &|| None).expect("pushed").id;
+            World {
+                queue,
+                item,
+                _folder: folder,
+            }
+        }
+
+        /// Does a poll at this time bring the item?
+        fn pop(&self, agent: &str, now: i64) -> bool {
+            let agent = AgentId(agent.to_owned());
+            let item = self.queue.write(|db| pop(db, &agent, "q", now, LEASE));
+            item.expect("an answer").is_some()
+        }
+
+        fn ack(&self, agent: &str, now: i64) -> bool {
+            let agent = AgentId(agent.to_owned());
+            let acked = self
+                .queue
+                .write(|db| ack(db, &agent, &self.item, agent.0.as_str(), now));
+            acked.expect("an answer")
+        }
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ahead_hands_an_item_to_one_agent_alone() {
+        let world = World::new();
+        assert!(world.pop("one", HOUR));
+        assert!(!world.pop("two", HOUR + 1));
+        // An hour is gone in an instant: the lease has ended, and the item is anybody's again, but only once.
+        assert!(world.pop("two", 2 * HOUR));
+        assert!(!world.ack("one", 2 * HOUR));
+        assert!(world.ack("two", 2 * HOUR));
+        assert!(!world.pop("one", 9 * HOUR), "a claim has no end");
+    }
+
+    #[test]
+    fn a_clock_that_jumps_back_neither_doubles_nor_loses_an_item() {
+        let world = World::new();
+        assert!(world.pop("one", 9 * HOUR));
+        // The lease would last for eight hours more. Its agent may still claim it ..
+        assert!(world.ack("one", HOUR));
+        assert!(!world.pop("two", HOUR));
+
+        let world = World::new();
+        assert!(world.pop("one", 9 * HOUR));
+        // .. but not hold it back when it is gone, nor claim what another has taken by then.
+        assert!(world.pop("two", HOUR));
+        assert!(!world.ack("one", HOUR));
+        assert!(world.ack("two", HOUR));
+    }
+}

@@ -12,12 +12,15 @@ use crate::failure::{Error, Kind, Stage};
 use crate::launch::spec::Object;
 use crate::queue::{AgentId, Exit, Item, ItemId, ItemState, Priority, QueueDefinition};
 
-/// The items that an agent may take at the time `:now`. The first term is that of the index `items_by_turn`.
-pub const WAITING: &str =
-    "state IN ('PENDING', 'LEASED') AND (leased_until IS NULL OR leased_until <= :now)";
+/// The items that an agent may take at the time `:now`. The first term is that of the index `items_by_turn`. A lease
+/// that ends in more than ten minutes was made while the clock was wrong: without that bound, an agent that then was
+/// killed would keep its item for as long as the clock had gone astray. No lease is that long.
+pub const WAITING: &str = "state IN ('PENDING', 'LEASED') \
+     AND (leased_until IS NULL OR leased_until NOT BETWEEN :now + 1 AND :now + 600000)";
 
 /// The items that an agent has in hand at the time `:now`.
-pub const IN_HAND: &str = "(state = 'CLAIMED' OR (state = 'LEASED' AND leased_until > :now))";
+pub const IN_HAND: &str = "(state = 'CLAIMED' \
+     OR (state = 'LEASED' AND leased_until BETWEEN :now + 1 AND :now + 600000))";
 
 const ITEM: &str = "SELECT items.*, (SELECT json_group_array(text) FROM warnings WHERE item = items.id) AS warnings \
      FROM items";
@@ -84,7 +87,7 @@ fn read_item(row: &Row<'_>, now: i64) -> Result<Item, Trouble> {
     let place = format!("item {id}");
     let leased_until: Option<i64> = row.get("leased_until")?;
     // A lease that ran out needs no one to write that down.
-    let lapsed = leased_until.is_some_and(|until| until <= now);
+    let lapsed = leased_until.is_some_and(|until| until <= now || until > now + 600_000);
     let agent = row.get::<_, Option<String>>("agent")?;
     Ok(Item {
         id: ItemId(id.to_string()),
