@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{agent_info, job};
+use super::{agent_info, code, job};
 use crate::config::AgentConfig;
 use crate::failure::Result;
+use crate::host::source::{Scratch, Silence};
+use crate::host::stop::Stop;
+use crate::launch::job::JobSource;
 use crate::launch::plan::Plan;
 use crate::launch::spec::LaunchSpec;
 use crate::queue::local::LocalQueue;
@@ -18,7 +21,10 @@ pub fn next_plan(
 ) -> Result<Option<(RunQueueItem, Plan)>> {
     for name in &agent_info(config)?.queues {
         if let Some(item) = queue.peek(name)? {
-            let (spec, warnings) = LaunchSpec::parse(&item.spec)?;
+            let (mut spec, mut warnings) = LaunchSpec::parse(&item.spec)?;
+            if job::needs_code(&spec) {
+                warnings.extend(fetch(config, environment, queue, &item, &mut spec)?);
+            }
             let agent = AgentId("dry-run".to_owned());
             let mut plan = job::plan_of(config, environment, &agent, &item, &spec)?;
             plan.warnings.splice(..0, warnings);
@@ -26,4 +32,27 @@ pub fn next_plan(
         }
     }
     Ok(None)
+}
+
+/// Fetches the code of the job, which says what would run, and forgets it again. Gives what its owner should know.
+fn fetch(
+    config: &AgentConfig,
+    environment: &BTreeMap<String, String>,
+    queue: &LocalQueue,
+    item: &RunQueueItem,
+    spec: &mut LaunchSpec,
+) -> Result<Vec<String>> {
+    let scratch = Scratch::make(&config.cache_folder)?;
+    let from = code::Fetch {
+        artifacts: &queue.artifacts_for_item(&item.id)?,
+        cache: &config.cache_folder,
+        scratch: &scratch,
+        environment,
+        stop: &Stop::default(),
+    };
+    let code = code::fetch(spec, &from, &mut Silence)?;
+    if let JobSource::Image(image) = code.job.source {
+        spec.image = Some(image);
+    }
+    Ok(code.warnings)
 }

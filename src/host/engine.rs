@@ -1,5 +1,6 @@
 //! Asks the docker engine: is it there, how is a container, how did it end. Each question has a timeout.
 
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -46,6 +47,13 @@ pub fn has_image(image: &str) -> Result<bool> {
     } else {
         Err(refusal(&output))
     }
+}
+
+/// Does a running container have this folder mounted? Yes, when docker does not say: whoever asks wants to remove it.
+pub fn is_mounted(folder: &Path) -> bool {
+    let asked = docker::mounted(&folder.to_string_lossy());
+    process::output(&asked, ANSWER)
+        .is_ok_and(|output| !output.is_success() || !output.stdout.trim().is_empty())
 }
 
 /// The engine's `State` of a container.

@@ -5,4 +5,5 @@ pub mod images;
 pub mod logs;
 pub mod process;
 pub mod runner;
+pub mod source;
 pub mod stop;

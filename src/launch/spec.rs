@@ -71,6 +71,10 @@ pub struct Overrides {
     pub artifacts: Object,
     /// For `WANDB_LAUNCH_FILE_OVERRIDES`.
     pub files: Object,
+    /// The Dockerfile to build with, by its path in the code.
+    pub dockerfile: Option<String>,
+    /// The folder that the job starts in, by its path in the code.
+    pub working_dir: Option<String>,
 }
 
 impl LaunchSpec {
@@ -205,12 +209,18 @@ impl Reader<'_> {
             }
         }
         let within = |error: Error| error.within("`overrides`");
+        let path = |key: &str| -> Result<Option<String>> {
+            let path = text(&from, key).map_err(within)?;
+            Ok(path.filter(|path| !path.is_empty()))
+        };
         Ok(Overrides {
             args: words(&from, "args").map_err(within)?,
             entry_point: words(&from, "entry_point").map_err(within)?,
             run_config: object(&from, "run_config").map_err(within)?,
             artifacts: object(&from, "artifacts").map_err(within)?,
             files: object(&from, "files").map_err(within)?,
+            dockerfile: path("dockerfile")?,
+            working_dir: path("working_dir")?,
         })
     }
 

@@ -32,6 +32,14 @@ impl Redactor {
         }
     }
 
+    /// Hides these values too from now on.
+    pub fn add(&mut self, secrets: &[Secret]) {
+        let all = [&self.secrets[..], secrets].concat();
+        let held = std::mem::take(&mut self.held);
+        *self = Redactor::new(&all);
+        self.held = held;
+    }
+
     /// Takes more output and gives what may be shown of it so far.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
         if self.secrets.is_empty() {
