@@ -16,4 +16,5 @@ mod properties;
 mod queue;
 #[cfg(feature = "serve")]
 mod serve;
+mod sources;
 mod wandb;

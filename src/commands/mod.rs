@@ -7,6 +7,7 @@ mod input;
 mod item;
 mod items;
 mod push;
+mod push_code;
 mod queue;
 mod queue_check;
 mod render;

@@ -6,6 +6,7 @@ mod files;
 mod git;
 mod notebook;
 mod scratch;
+pub mod snapshot;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
