@@ -14,13 +14,16 @@ use crate::config::AgentConfig;
 use crate::failure::{AtStage, Error, Failure, Kind, Result, Stage};
 use crate::host::engine::{self, End};
 use crate::host::logs::{JobLog, LogFile, Redactor, TerminalLines};
+use crate::host::machine::machine;
 use crate::host::source::Scratch;
 use crate::host::stop::{Activity, Stop};
-use crate::host::{images, runner};
+use crate::host::{images, registry, runner};
 use crate::launch::command::Secret;
 use crate::launch::job::JobSource;
 use crate::launch::plan::{self, Context, Place, Plan};
+use crate::launch::policy::Guard;
 use crate::launch::spec::LaunchSpec;
+use crate::launch::transfer::Transfers;
 use crate::queue::{AgentId, Ended, Outcome, RunQueueItem, Started, spell_duration};
 
 /// How many of a job's last lines go into the report of a job that did not succeed.
@@ -234,10 +237,7 @@ impl Job {
         if let Err(failure) = told.at(Stage::Agent) {
             return self.end(Err(failure), log);
         }
-        for warning in &plan.warnings {
-            log.note(format_args!("[launch-agent: warning: {warning}]"));
-            self.warn(warning);
-        }
+        self.note_warnings(&plan.warnings, &mut log);
         let result = self.carry_out(plan, &mut log);
         let ended_by_itself = result.is_ok() && self.stop.reason().is_none();
         let verdict = self.end(result, log);
@@ -288,7 +288,8 @@ impl Job {
 
     fn carry_out(&self, plan: &Plan, log: &mut JobLog) -> Result<End, Failure> {
         if let Place::Container(container) = &plan.place {
-            images::provide(&container.image, log, &self.stop).at(Stage::Build)?;
+            let warnings = images::provide(&container.image, log, &self.stop).at(Stage::Build)?;
+            self.note_warnings(&warnings, log);
         }
         runner::run(plan, log, &self.stop).at(Stage::Run)
     }
@@ -371,6 +372,14 @@ impl Job {
         Verdict::Unrecorded
     }
 
+    /// Tells the job's owner, in the job's log and on its item.
+    fn note_warnings(&self, warnings: &[String], log: &mut JobLog) {
+        for warning in warnings {
+            log.note(format_args!("[launch-agent: warning: {warning}]"));
+            self.warn(warning);
+        }
+    }
+
     fn warn(&self, warning: &str) {
         log::warn!("item {}: {warning}", self.item.id);
         if let Err(error) = self.shared.queue.warn(&self.item.id, warning) {
@@ -403,13 +412,26 @@ pub fn plan_of(
         environment,
         env_macros: &config.env_macros.value,
         secure_mode: config.secure_mode.value,
+        guard: Guard {
+            policy: &config.policy.settled,
+            machine: machine(),
+        },
         cidfile: &cidfile,
+        transfers: &transfers(config, environment),
     };
     if spec.is_scheduler {
         return plan::scheduler(spec, &context);
     }
     let launch = plan::resolve(spec, &context, &engine::run_help)?;
     Ok(plan::plan(&launch, &context))
+}
+
+/// How images come to this machine and leave it.
+pub fn transfers(config: &AgentConfig, environment: &BTreeMap<String, String>) -> Transfers {
+    let destination = config.destination.as_ref();
+    config.transfers(
+        destination.and_then(|to| registry::login(to, &config.state_folder, environment)),
+    )
 }
 
 /// Where docker writes the container's id: one file for each process and item, so that two never share one.

@@ -27,6 +27,7 @@ use crate::launch::spec::LaunchSpec;
 use crate::queue::{AgentId, AgentInfo, AgentStatus, ItemId, Queue, RunQueueItem};
 
 pub use dry_run::next_plan;
+pub use job::transfers;
 
 /// What the loop waits for.
 enum Event {

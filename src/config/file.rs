@@ -2,12 +2,15 @@
 //! An unknown key is an error, as it is there, but one that names the line and the closest key.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::OnSignal;
+use super::policy::PolicyKeys;
 use crate::failure::{Error, Kind, Result};
+use crate::launch::transfer::PullPolicy;
 
 /// The file as it is written.
 #[derive(Debug, Default, Deserialize)]
@@ -29,7 +32,9 @@ pub struct File {
     pub stop_grace: Option<u64>,
     pub on_signal: Option<String>,
     pub log_max_bytes: Option<u64>,
-    pub policy: Option<Policy>,
+    pub pull_policy: Option<String>,
+    pub transfer_timeout: Option<u64>,
+    pub policy: Option<PolicyKeys>,
 }
 
 /// How images are built, in the keys of W&B's own agent.
@@ -57,13 +62,6 @@ impl Builder {
         all.retain(|_, value| !value.is_null());
         Value::Object(all)
     }
-}
-
-/// What the machine's owner allows.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Policy {
-    pub env_macros: Option<Vec<String>>,
 }
 
 /// The smallest log that can still hold a head, a mark and a tail.
@@ -98,6 +96,25 @@ impl File {
             wrong(path, format!("`on_signal` is `{word}`"))
                 .hint("it is `drain`, `stop` or `detach`")
         })
+    }
+
+    pub fn pull_policy(&self, path: &Path) -> Result<Option<PullPolicy>> {
+        let Some(word) = &self.pull_policy else {
+            return Ok(None);
+        };
+        let known = PullPolicy::WORDS.iter().find(|(name, _)| name == word);
+        known.map(|(_, policy)| Some(*policy)).ok_or_else(|| {
+            wrong(path, format!("`pull_policy` is `{word}`"))
+                .hint("it is `always`, `missing` or `never`; without it, an image is pulled where that is possible")
+        })
+    }
+
+    pub fn transfer_timeout(&self, path: &Path) -> Result<Option<Duration>> {
+        match self.transfer_timeout {
+            Some(0) => Err(wrong(path, "`transfer_timeout` is 0")
+                .hint("it is how many seconds a pull or a push of an image may take")),
+            seconds => Ok(seconds.map(Duration::from_secs)),
+        }
     }
 
     pub fn log_max_bytes(&self, path: &Path) -> Result<Option<u64>> {
@@ -135,15 +152,9 @@ impl File {
                 .hint("it is `docker` (build with docker) or `noop` (build nothing)")),
         }
     }
-
-    pub fn env_macros(&self) -> Option<Vec<String>> {
-        self.policy
-            .as_ref()
-            .and_then(|policy| policy.env_macros.clone())
-    }
 }
 
-fn wrong(path: &Path, message: impl std::fmt::Display) -> Error {
+pub(super) fn wrong(path: &Path, message: impl std::fmt::Display) -> Error {
     Error::new(Kind::Config, format!("{}: {message}", path.display()))
 }
 
@@ -197,6 +208,8 @@ mod tests {
             .and_then(|file| {
                 file.on_signal(Path::new("c.yaml"))?;
                 file.builder(Path::new("c.yaml"))?;
+                file.pull_policy(Path::new("c.yaml"))?;
+                file.transfer_timeout(Path::new("c.yaml"))?;
                 file.log_max_bytes(Path::new("c.yaml"))
             })
             .expect_err("a bad file");
@@ -278,6 +291,14 @@ mod tests {
             (
                 "on_signal: die\n",
                 "c.yaml: `on_signal` is `die` / it is `drain`, `stop` or `detach`",
+            ),
+            (
+                "pull_policy: sometimes\n",
+                "c.yaml: `pull_policy` is `sometimes` / it is `always`, `missing` or `never`; without it, an image is pulled where that is possible",
+            ),
+            (
+                "transfer_timeout: 0\n",
+                "c.yaml: `transfer_timeout` is 0 / it is how many seconds a pull or a push of an image may take",
             ),
             (
                 "log_max_bytes: 5\n",

@@ -3,7 +3,9 @@
 pub mod engine;
 pub mod images;
 pub mod logs;
+pub mod machine;
 pub mod process;
+pub mod registry;
 pub mod runner;
 pub mod source;
 pub mod stop;

@@ -54,6 +54,7 @@ impl Stop {
         let mut state = self.lock();
         let first = state.reason.is_none();
         state.reason.get_or_insert(reason);
+        self.changed.notify_all();
         first
     }
 
@@ -68,6 +69,15 @@ impl Stop {
             Some(reason) => Err(Error::new(Kind::System, format!("stopped: {reason}"))),
             None => Ok(()),
         }
+    }
+
+    /// Waits before another trial; an error when the job shall stop, which it does not wait out.
+    pub fn pause(&self, length: Duration) -> Result<()> {
+        let waiting = self
+            .changed
+            .wait_timeout_while(self.lock(), length, |state| state.reason.is_none());
+        drop(waiting.unwrap_or_else(PoisonError::into_inner));
+        self.check()
     }
 
     /// Says what the job's thread does from now on.
@@ -156,6 +166,17 @@ mod tests {
             stop.check().expect_err("stopped").message,
             "stopped: a person asked for it"
         );
+    }
+
+    #[test]
+    fn a_pause_is_waited_out_unless_the_job_shall_stop() {
+        let stop = Stop::default();
+        assert!(stop.pause(Duration::from_millis(1)).is_ok());
+        std::thread::scope(|scope| {
+            let pausing = scope.spawn(|| stop.pause(Duration::from_secs(600)));
+            stop.request(StopReason::Requested);
+            assert!(pausing.join().expect("a result").is_err());
+        });
     }
 
     #[test]
