@@ -186,7 +186,29 @@ pub struct PushArgs {
     #[arg(short, long, value_name = "IMAGE")]
     pub docker_image: Option<String>,
 
-    /// Replaces the image's entry point; split as a shell would split it
+    /// The job to run: [[ENTITY/]PROJECT/]NAME[:ALIAS], as `wandb job create` and `push --code` make it
+    #[arg(short, long, value_name = "JOB", conflicts_with_all = ["docker_image", "code", "git"])]
+    pub job: Option<String>,
+
+    /// The folder whose code to run with --entry-point; kept in the embedded queue
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["docker_image", "git"], requires = "entry_point")]
+    pub code: Option<PathBuf>,
+
+    /// The git repository whose code to run with --entry-point: https or ssh; pinned to the commit that REF, a
+    /// branch, a tag or a commit, stands for now
+    #[arg(
+        long,
+        value_name = "URL[@REF]",
+        conflicts_with = "docker_image",
+        requires = "entry_point"
+    )]
+    pub git: Option<String>,
+
+    /// How much --code may be, in MB, with at most 100 files for each
+    #[arg(long, value_name = "MB", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=4000))]
+    pub code_limit: u64,
+
+    /// Replaces the entry point of the image or the job; split as a shell would split it
     #[arg(short = 'E', long, value_name = "COMMAND")]
     pub entry_point: Option<String>,
 

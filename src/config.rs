@@ -133,6 +133,8 @@ pub struct AgentConfig {
     pub warnings: Vec<String>,
     /// The folder for the agent's own files.
     pub state_folder: PathBuf,
+    /// The folder for what can be fetched again, and for what a job needs while it runs.
+    pub cache_folder: PathBuf,
 }
 
 /// 20 GB, which images for GPUs have, take three quarters of an hour at 60 Mbit/s. A registry that does not answer
@@ -267,6 +269,10 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
     let state_folder = environment
         .folder("XDG_STATE_HOME", ".local/state")?
         .join("launch-agent");
+    // A service may have a place for its state alone.
+    let cache_folder = environment
+        .folder("XDG_CACHE_HOME", ".cache")
+        .map_or_else(|_| state_folder.join("cache"), |it| it.join("launch-agent"));
     let (file, path) = read_file(flags, environment)?;
     let from_file = || Origin::File(path.clone());
     let in_file = |key: &str| format!("{}: `{key}`", path.display());
@@ -370,6 +376,7 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
         identity_warnings: identity.warnings,
         warnings: registries.warnings,
         state_folder,
+        cache_folder,
     })
 }
 

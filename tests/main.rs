@@ -23,4 +23,5 @@ mod registries;
 mod secrets;
 #[cfg(feature = "serve")]
 mod serve;
+mod sources;
 mod wandb;

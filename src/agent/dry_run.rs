@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{agent_info, job};
+use super::{agent_info, code, job};
 use crate::config::AgentConfig;
 use crate::failure::Result;
+use crate::host::source::{Scratch, Silence};
+use crate::host::stop::Stop;
+use crate::launch::job::Code;
 use crate::launch::plan::Plan;
 use crate::launch::spec::LaunchSpec;
 use crate::queue::local::LocalQueue;
@@ -19,12 +22,36 @@ pub fn next_plan(
     for name in &agent_info(config)?.queues {
         if let Some(item) = queue.peek(name)? {
             let (spec, warnings) = LaunchSpec::parse(&item.spec)?;
+            let code = if job::needs_code(&spec) {
+                Some(fetch(config, environment, queue, &item, &spec)?)
+            } else {
+                None
+            };
             let agent = AgentId("dry-run".to_owned());
-            let mut plan = job::plan_of(config, environment, &agent, &item, &spec, None)
+            let mut plan = job::plan_of(config, environment, &agent, &item, &spec, code.as_ref())
                 .map_err(|failure| failure.cause)?;
             plan.warnings.splice(..0, warnings);
             return Ok(Some((item, plan)));
         }
     }
     Ok(None)
+}
+
+/// Fetches the code of the job, which says what would run, and forgets it again: the printed paths of it are gone.
+fn fetch(
+    config: &AgentConfig,
+    environment: &BTreeMap<String, String>,
+    queue: &LocalQueue,
+    item: &RunQueueItem,
+    spec: &LaunchSpec,
+) -> Result<Code> {
+    let scratch = Scratch::make(&config.cache_folder)?;
+    let from = code::Fetch {
+        artifacts: &queue.artifacts_for_item(&item.id)?,
+        cache: &config.cache_folder,
+        scratch: &scratch,
+        environment,
+        stop: &Stop::default(),
+    };
+    code::fetch(spec, &from, &mut Silence)
 }

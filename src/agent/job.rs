@@ -2,22 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::code::{self, Fetch};
 use super::{Event, Shared};
 use crate::config::AgentConfig;
 use crate::failure::{AtStage, Error, Failure, Kind, Result, Stage};
 use crate::host::engine::{self, End};
 use crate::host::logs::{JobLog, LogFile, Redactor, TerminalLines};
 use crate::host::machine::machine;
+use crate::host::source::Scratch;
 use crate::host::stop::{Activity, Stop};
 use crate::host::{images, private, registry, runner};
 use crate::launch::build;
-use crate::launch::job::Code;
+use crate::launch::command::Secret;
+use crate::launch::job::{Code, JobSource};
 use crate::launch::plan::{self, Context, Place, Plan};
 use crate::launch::policy::Guard;
 use crate::launch::spec::LaunchSpec;
@@ -68,6 +71,20 @@ pub fn start(
         .map_err(|cause| Error::system("cannot start a job's thread", cause))
 }
 
+/// What is known of an item when it has been claimed.
+enum Taken {
+    /// Everything.
+    Decided(Box<Plan>),
+    /// The job's name, and its code is still to be fetched; with the warnings so far.
+    Job(Box<(LaunchSpec, Vec<String>)>),
+}
+
+/// Must a job's artifact be read before it is known what runs?
+pub fn needs_code(spec: &LaunchSpec) -> bool {
+    let is_named = spec.job.as_ref().is_some_and(|job| !job.is_empty());
+    is_named && spec.image.is_none() && !spec.is_scheduler
+}
+
 struct Job {
     shared: Arc<Shared>,
     item: RunQueueItem,
@@ -88,7 +105,8 @@ impl Job {
 
     fn take_and_run(&self) -> Verdict {
         match self.take() {
-            Ok(Some(plan)) => self.run_plan(&plan),
+            Ok(Some(Taken::Decided(plan))) => self.run_plan(&plan),
+            Ok(Some(Taken::Job(spec))) => self.run_job(spec),
             Ok(None) => {
                 log::warn!("item {}: somebody else has taken it", self.item.id);
                 Verdict::NotOurs
@@ -97,24 +115,36 @@ impl Job {
         }
     }
 
-    /// Decides what to run and claims the item; `None` when it is not ours to run.
-    fn take(&self) -> Result<Option<Plan>, Failure> {
+    /// Decides what to run, as far as the spec says it, and claims the item; `None` when it is not ours to run.
+    fn take(&self) -> Result<Option<Taken>, Failure> {
+        let (mut spec, warnings) = LaunchSpec::parse(&self.item.spec).at(Stage::Agent)?;
+        // Settled here, so that a job whose code is fetched first runs as what was claimed.
+        let run_id = spec.run_id.get_or_insert_with(new_run_id).clone();
+        // What needs no code is decided before the claim: an item that cannot run is told so sooner.
+        let taken = if needs_code(&spec) {
+            Taken::Job(Box::new((spec.clone(), warnings)))
+        } else {
+            let mut plan = self.plan(&spec, None)?;
+            plan.warnings.splice(..0, warnings);
+            Taken::Decided(Box::new(plan))
+        };
+        if !self.claim(&run_id) {
+            return Ok(None);
+        }
+        self.shared.queue.may_run(&spec).at(Stage::Agent)?;
+        Ok(Some(taken))
+    }
+
+    fn plan(&self, spec: &LaunchSpec, code: Option<&Code>) -> Result<Plan, Failure> {
         let shared = &self.shared;
-        let (spec, warnings) = LaunchSpec::parse(&self.item.spec).at(Stage::Agent)?;
-        let mut plan = plan_of(
+        plan_of(
             &shared.config,
             &shared.environment,
             &shared.agent,
             &self.item,
-            &spec,
-            None,
-        )?;
-        plan.warnings.splice(..0, warnings);
-        if !self.claim(&plan.run_id) {
-            return Ok(None);
-        }
-        shared.queue.may_run(&spec).at(Stage::Agent)?;
-        Ok(Some(plan))
+            spec,
+            code,
+        )
     }
 
     /// Makes the lease a claim. While the queue gives no answer it is asked again: the claim may have been made, and
@@ -140,26 +170,73 @@ impl Job {
         false
     }
 
+    /// A job by name: its code is fetched, and only then it is known what runs.
+    fn run_job(&self, taken: Box<(LaunchSpec, Vec<String>)>) -> Verdict {
+        let (mut spec, warnings) = *taken;
+        let (mut log, path) = match self.open_log(&self.known_secrets(&spec)).at(Stage::Agent) {
+            Ok(opened) => opened,
+            Err(failure) => return self.report(&failed(failure)),
+        };
+        // The folder stays for as long as the job may use it.
+        let scratch = Scratch::make(&self.shared.config.cache_folder).at(Stage::Agent);
+        let prepared = scratch.and_then(|scratch| {
+            self.tell_started("", &path);
+            let plan = self.prepare(&mut spec, &scratch, &mut log)?;
+            Ok((scratch, plan))
+        });
+        match prepared {
+            Ok((_scratch, mut plan)) => {
+                plan.warnings.splice(..0, warnings);
+                self.run_with_log(&plan, log, &path)
+            }
+            Err(failure) => self.end(Err(failure), log),
+        }
+    }
+
+    /// Fetches a job's code and decides what runs.
+    fn prepare(
+        &self,
+        spec: &mut LaunchSpec,
+        scratch: &Scratch,
+        log: &mut JobLog,
+    ) -> Result<Plan, Failure> {
+        let shared = &self.shared;
+        let artifacts = shared.queue.artifacts(&self.item.id).at(Stage::Agent)?;
+        let from = Fetch {
+            artifacts: artifacts.as_ref(),
+            cache: &shared.config.cache_folder,
+            scratch,
+            environment: &shared.environment,
+            stop: &self.stop,
+        };
+        let code = code::fetch(spec, &from, log).at(Stage::Build)?;
+        if let JobSource::Image(image) = &code.job.source {
+            spec.image = Some(image.clone());
+        }
+        self.plan(spec, Some(&code))
+    }
+
     fn run_plan(&self, plan: &Plan) -> Verdict {
+        match self.open_log(&plan.secrets).at(Stage::Agent) {
+            Ok((log, path)) => self.run_with_log(plan, log, &path),
+            Err(failure) => self.report(&failed(failure)),
+        }
+    }
+
+    fn run_with_log(&self, plan: &Plan, mut log: JobLog, path: &Path) -> Verdict {
         log::info!(
             "item {}: run {} of queue `{}`",
             self.item.id,
             plan.run_id,
             self.item.queue
         );
-        let mut log = match self.open_log(plan).at(Stage::Agent) {
-            Ok(log) => log,
-            Err(failure) => return self.report(&failed(failure)),
-        };
+        log.hide(&plan.secrets);
+        log.note(plan);
+        self.tell_started(&plan.to_string(), path);
         self.note_warnings(&plan.warnings, &mut log);
         let result = self.carry_out(plan, &mut log);
         let ended_by_itself = result.is_ok() && self.stop.reason().is_none();
-        let ended = self.judge(result, &mut log);
-        // The log is whole before the report says that the job has ended: whoever follows it stops reading then.
-        if let Some(warning) = log.finish() {
-            self.warn(&warning);
-        }
-        let verdict = self.report(&ended);
+        let verdict = self.end(result, log);
         if verdict == Verdict::Unrecorded {
             log::error!(
                 "item {}: {} stays, as the only record of its end",
@@ -172,19 +249,36 @@ impl Job {
         verdict
     }
 
-    /// The log, with the exact command as its first line.
-    fn open_log(&self, plan: &Plan) -> Result<JobLog> {
+    /// Writes the job's last words, and reports its end.
+    fn end(&self, result: Result<End, Failure>, mut log: JobLog) -> Verdict {
+        let ended = self.judge(result, &mut log);
+        // The log is whole before the report says that the job has ended: whoever follows it stops reading then.
+        if let Some(warning) = log.finish() {
+            self.warn(&warning);
+        }
+        self.report(&ended)
+    }
+
+    /// The log, which hides `secrets`, and where it is.
+    fn open_log(&self, secrets: &[Secret]) -> Result<(JobLog, PathBuf)> {
         let folder = &self.shared.logs_folder;
         let path = folder.join(format!("{}.log", file_name(&self.item.id.0)));
         let file = LogFile::create(&path, self.shared.config.log_max_bytes.value)?;
         let terminal = TerminalLines::new(Arc::clone(&self.shared.terminal), &self.item.id.0);
-        let mut log = JobLog::new(Redactor::new(&plan.secrets), file, terminal);
-        log.note(plan);
+        Ok((JobLog::new(Redactor::new(secrets), file, terminal), path))
+    }
+
+    /// The keys that are known before it is decided what the job gets.
+    fn known_secrets(&self, spec: &LaunchSpec) -> Vec<Secret> {
+        let server = self.shared.config.server().map(|server| server.api_key);
+        spec.api_key.iter().cloned().chain(server).collect()
+    }
+
+    fn tell_started(&self, command: &str, log: &Path) {
         self.note_start(&Started {
-            command: plan.to_string(),
-            log: path,
+            command: command.to_owned(),
+            log: log.to_owned(),
         });
-        Ok(log)
     }
 
     /// Tells the queue what runs, and goes on trying while the queue does not take it: a database that is busy for a

@@ -3,6 +3,7 @@
 //! The loop waits on one channel with a timeout. It holds no lock across a wait, builds no argv, and knows neither
 //! SQL nor HTTP.
 
+pub mod code;
 mod dry_run;
 mod job;
 pub mod once;
@@ -21,6 +22,7 @@ use crate::failure::{Error, Kind, Result};
 use crate::host::disk::Disks;
 use crate::host::engine;
 use crate::host::logs::Terminal;
+use crate::host::source;
 use crate::host::stop::Stop;
 use crate::launch::spec::LaunchSpec;
 use crate::queue::{AgentId, AgentInfo, AgentStatus, ItemId, Queue, RunQueueItem};
@@ -156,6 +158,7 @@ impl Agent {
 
     /// Works until it is told to end, or, with `once`, until there is no more work.
     pub fn run(mut self) -> Result<Tally> {
+        source::sweep(&self.shared.config.cache_folder, &engine::is_mounted);
         signals::listen(self.shared.config.on_signal.value, self.sender.clone())?;
         let sender = self.sender.clone();
         self.shared.queue.watch(

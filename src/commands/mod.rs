@@ -8,6 +8,7 @@ mod item;
 mod items;
 mod policy;
 mod push;
+mod push_code;
 mod queue;
 mod queue_check;
 mod render;

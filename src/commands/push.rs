@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::follow::{Form, follow};
-use super::{input, items, print, say};
+use super::{input, items, print, push_code, say};
 use crate::cli::PushArgs;
 use crate::config::{AgentConfig, Backend, Environment};
 use crate::failure::{Error, Result, Stage};
@@ -14,6 +14,7 @@ use crate::host::engine;
 use crate::launch::docker_options::OptionTable;
 use crate::launch::spec::{DOCKER_RESOURCES, Object, kind_of};
 use crate::launch::template::Schemas;
+use crate::queue::artifacts::Artifacts;
 use crate::queue::local::LocalQueue;
 use crate::queue::wandb::Client;
 use crate::queue::wandb::transport::is_unreachable;
@@ -23,11 +24,16 @@ use crate::queue::{Item, ItemId, ItemState, Priority, Push, QueueClient};
 const RUN_CHECK: Duration = Duration::from_secs(2);
 
 pub fn run(args: &PushArgs, environment: &Environment) -> Result<ExitCode> {
+    let backend = AgentConfig::for_command(&args.backend, environment)?.backend;
+    if backend.value == Backend::Wandb && (args.code.is_some() || args.git.is_some()) {
+        return Err(push_code::over_wandb(args));
+    }
     let client = input::queue_client(&args.backend, args.entity.as_deref(), environment)?;
+    // Nothing is kept for a queue that does not exist.
+    let variables = client.queue(&args.queue)?.definition.template_variables;
     let spec = spec(args, client.as_ref(), environment)?;
     let priority = args.priority.as_deref().map(str::parse::<Priority>);
     let priority = priority.transpose()?;
-    let variables = client.queue(&args.queue)?.definition.template_variables;
     let push = Push {
         queue: args.queue.clone(),
         spec,
@@ -143,12 +149,12 @@ fn exit_code(item: &Item) -> ExitCode {
 
 /// The spec: the base of `--config`, the flags over it, and what is known of who pushes.
 fn spec(args: &PushArgs, client: &dyn QueueClient, environment: &Environment) -> Result<Object> {
+    let config = AgentConfig::for_command(&args.backend, environment)?;
     let mut spec = match &args.config {
         Some(config) => input::object_or_file(config, "--config")?,
         None => Object::new(),
     };
-    let config = AgentConfig::for_command(&args.backend, environment)?;
-    let entity = match config.entity.value {
+    let entity = match config.entity.value.clone() {
         Some(entity) => entity,
         None => client.default_entity()?,
     };
@@ -170,12 +176,22 @@ fn spec(args: &PushArgs, client: &dyn QueueClient, environment: &Environment) ->
     let user = environment.get("USER").or(environment.get("LOGNAME"));
     let user = user.filter(|_| config.backend.value != Backend::Wandb);
     settle(&mut spec, "author", None, user);
+    if let Some(job) = &args.job {
+        let job = job_name(args, job, &spec, &config, environment)?;
+        spec.insert("job".to_owned(), job.into());
+    }
     if let Some(image) = &args.docker_image {
         let image = Value::from(image.as_str());
         child(&mut spec, "docker")?.insert("docker_image".to_owned(), image);
     }
-    if let Some(entry_point) = &args.entry_point {
-        let words = split(entry_point)?;
+    let entry_point = args.entry_point.as_deref().map(split).transpose()?;
+    if args.code.is_some() || args.git.is_some() {
+        let words = entry_point.unwrap_or_default();
+        let project = spec["project"].as_str().unwrap_or_default();
+        let queue = input::local_queue(&args.backend, environment)?;
+        let job = push_code::make(args, &queue, project, &words, environment)?;
+        spec.insert("job".to_owned(), job.into());
+    } else if let Some(words) = entry_point {
         child(&mut spec, "overrides")?.insert("entry_point".to_owned(), words.into());
     }
     if !args.args.is_empty() {
@@ -186,6 +202,28 @@ fn spec(args: &PushArgs, client: &dyn QueueClient, environment: &Environment) ->
         spec.insert("resource_args".to_owned(), resource_args(text)?.into());
     }
     Ok(spec)
+}
+
+/// The full name of an existing job: whoever mistyped it is still there to be told.
+fn job_name(
+    args: &PushArgs,
+    job: &str,
+    spec: &Object,
+    config: &AgentConfig,
+    environment: &Environment,
+) -> Result<String> {
+    let text = |key: &str| spec.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (entity, project) = (text("entity"), text("project"));
+    if config.backend.value == Backend::Wandb {
+        let name = push_code::full_name(job, entity, project)?;
+        input::wandb_client(config, args.entity.as_deref(), environment)?.artifact(&name)?;
+        return Ok(name.to_string());
+    }
+    let entity = push_code::entity_of_queue(&args.queue);
+    let name = push_code::full_name(job, entity, project)?;
+    let queue = input::local_queue(&args.backend, environment)?;
+    queue.artifacts_for_owner().artifact(&name)?;
+    Ok(name.to_string())
 }
 
 /// The flag wins over the spec, the spec over the fallback. Nothing written is as good as absent.

@@ -1,7 +1,7 @@
 //! Asks the docker engine: is it there, how is a container, how did it end. Each question has a timeout.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -114,6 +114,13 @@ pub fn local_image(image: &str) -> Result<Option<LocalImage>> {
     } else {
         Err(refusal(&output))
     }
+}
+
+/// Does a running container have this folder mounted? Yes, when docker does not say: whoever asks wants to remove it.
+pub fn is_mounted(folder: &Path) -> bool {
+    let asked = docker::mounted(&folder.to_string_lossy());
+    let answer = process::output(&asked, ANSWER);
+    !answer.is_ok_and(|output| output.is_success() && output.stdout.trim().is_empty())
 }
 
 /// Is the image on this machine?

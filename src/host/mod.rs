@@ -9,4 +9,5 @@ pub mod private;
 pub mod process;
 pub mod registry;
 pub mod runner;
+pub mod source;
 pub mod stop;

@@ -54,6 +54,13 @@ pub struct Program {
     pub warnings: Vec<String>,
 }
 
+impl Program {
+    /// Is it an image as somebody named it, with no code of ours in it or mounted?
+    pub fn is_named_image(&self) -> bool {
+        self.build.is_none() && self.options.is_empty()
+    }
+}
+
 /// How an image is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Build {

@@ -200,6 +200,11 @@ pub fn wait(container: &str) -> CommandLine {
     docker(["wait", container])
 }
 
+/// Prints the ids of the running containers that have a folder of this machine mounted.
+pub fn mounted(folder: &str) -> CommandLine {
+    docker(["ps", "--quiet", "--filter", &format!("volume={folder}")])
+}
+
 /// Removes a container, running or not, with its anonymous volumes, as `--rm` does.
 pub fn remove(container: &str) -> CommandLine {
     docker(["rm", "--force", "--volumes", container])

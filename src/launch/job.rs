@@ -3,8 +3,13 @@
 //!
 //! Source of the shapes: PROTOCOL section 5.
 
+mod artifact_name;
+mod parse;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+pub use parse::{check_entry_point, python_version};
 
 /// What is to run, as its author described it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +93,31 @@ pub struct Code {
     pub warnings: Vec<String>,
 }
 
+/// The word of an entry point that names a file of the code: its script, or a program of its own.
+pub fn script_of(entry_point: &[String]) -> Option<&str> {
+    // `sh -c "python train.py"` is a text for a shell, not a path.
+    let is_script = |word: &&String| {
+        SCRIPTS.iter().any(|end| word.ends_with(end))
+            && !word.starts_with('-')
+            && !word.contains(char::is_whitespace)
+    };
+    let script = entry_point.iter().find(is_script);
+    let program = entry_point.first().filter(|word| word.starts_with('.'));
+    script.or(program).map(String::as_str)
+}
+
+/// How the names of scripts end.
+const SCRIPTS: [&str; 3] = [".py", ".ipynb", ".sh"];
+
+/// A path as artifacts and git write it: without `./` in front.
+pub fn plain_path(path: &str) -> &str {
+    let mut rest = path;
+    while let Some(after) = rest.strip_prefix("./") {
+        rest = after.trim_start_matches('/');
+    }
+    rest
+}
+
 /// The paths in the code that decide how it is built, whether they are there or not.
 pub fn deciding_files(job: &Job, dockerfile: Option<&str>) -> Vec<String> {
     let mut paths = [
@@ -98,15 +128,8 @@ pub fn deciding_files(job: &Job, dockerfile: Option<&str>) -> Vec<String> {
     ]
     .map(str::to_owned)
     .to_vec();
-    let folder_of_script = job
-        .entry_point
-        .iter()
-        .find(|word| {
-            [".py", ".ipynb", ".sh"]
-                .iter()
-                .any(|end| word.ends_with(end))
-        })
-        .and_then(|script| script.rsplit_once('/'))
+    let folder_of_script = script_of(&job.entry_point)
+        .and_then(|script| plain_path(script).rsplit_once('/'))
         .map_or(String::new(), |(folder, _)| format!("{folder}/"));
     paths.push(format!("{folder_of_script}Dockerfile.wandb"));
     paths.extend(job.dockerfile.clone());

@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+use super::artifacts::Artifacts;
 use super::{
     AgentId, AgentInfo, AgentStatus, Ended, Item, ItemId, Push, Pushed, Queue, QueueClient,
     QueueDefinition, QueueStatus, RunQueueItem, Signals, Started, StopRequest, Told,
@@ -40,7 +41,9 @@ use bell::Bell;
 use trouble::Trouble;
 
 pub use agents::Agent;
-pub use artifacts::{Artifact, ArtifactFile, Collection, Manifest, NewArtifact};
+pub use artifacts::{
+    Artifact, ArtifactFile, Collection, LocalArtifacts, Manifest, NewArtifact, NewFile, artifact_id,
+};
 pub use definition::{check_definition, check_new, fill_config, full_name, split_name};
 pub use files::{Blob, Complete, Incoming, StoredFile, check_file_name};
 pub use items::Cancelled;
@@ -322,6 +325,10 @@ impl Queue for LocalQueue {
 
     fn started(&self, item: &ItemId, started: &Started) -> Result<()> {
         self.write(|db| lease::started(db, item, started))
+    }
+
+    fn artifacts(&self, item: &ItemId) -> Result<Box<dyn Artifacts + '_>> {
+        Ok(Box::new(self.artifacts_for_item(item)?))
     }
 
     fn warn(&self, item: &ItemId, warning: &str) -> Result<()> {

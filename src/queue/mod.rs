@@ -1,6 +1,7 @@
 //! Where items come from and where their state goes: the one trait of the house, [`Queue`], and the words that
 //! its implementations share. A queue talks; it neither builds an argv nor runs anything.
 
+pub mod artifacts;
 mod client;
 pub mod local;
 mod outcome;
@@ -18,6 +19,7 @@ pub use outcome::{Ended, Exit, Outcome, Started, StopReason, spell_duration};
 
 use crate::failure::Result;
 use crate::launch::spec::LaunchSpec;
+use artifacts::Artifacts;
 
 /// The name of an item in its queue. Opaque: a number in the embedded queue, something longer elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -107,6 +109,9 @@ pub trait Queue: Send + Sync {
 
     /// Tells what the agent does with an item in hand: the exact command and where its log is.
     fn started(&self, item: &ItemId, started: &Started) -> Result<()>;
+
+    /// The artifacts that the job of an item may be made of: those that whoever pushed it may read.
+    fn artifacts(&self, item: &ItemId) -> Result<Box<dyn Artifacts + '_>>;
 
     /// Adds a warning to an item, for its owner.
     fn warn(&self, item: &ItemId, warning: &str) -> Result<()>;

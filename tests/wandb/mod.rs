@@ -25,6 +25,7 @@ use crate::common::peer::{How, KEY, Peer};
 
 /// Short times, so that a test of an outage is over in a moment.
 pub const TIMING: Timing = Timing {
+    file: Duration::from_secs(10),
     call: Duration::from_secs(2),
     first_retry: Duration::from_millis(10),
     retries: Duration::from_secs(1),

@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::fmt::Display;
 
+use crate::launch::command::Secret;
+
 use super::{LogFile, Redactor, TerminalLines};
 
 /// What a report can quote of a job's output.
@@ -28,6 +30,11 @@ impl JobLog {
             last: VecDeque::new(),
             at_line_start: true,
         }
+    }
+
+    /// Hides these values too from now on.
+    pub fn hide(&mut self, secrets: &[Secret]) {
+        self.redactor.add(secrets);
     }
 
     /// Takes output of the job, or of a command that is run for it.

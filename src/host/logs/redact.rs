@@ -25,23 +25,27 @@ pub struct Redactor {
 impl Redactor {
     /// A redactor for these values; those under six bytes are left alone.
     pub fn new(secrets: &[Secret]) -> Redactor {
-        let mut forms: Vec<Vec<u8>> = secrets
+        let mut redactor = Redactor::default();
+        redactor.add(secrets);
+        redactor
+    }
+
+    /// Hides these values too from now on.
+    pub fn add(&mut self, secrets: &[Secret]) {
+        let mut all: Vec<Vec<u8>> = secrets
             .iter()
             .flat_map(|secret| forms(secret.expose()))
             .filter(|form| form.len() >= LEAST_BYTES)
+            .chain(std::mem::take(&mut self.hidden).into_iter().flatten())
             .collect();
-        forms.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
-        forms.dedup();
-        let mut hidden = Vec::new();
-        if !forms.is_empty() {
-            hidden.resize(256, Vec::new());
+        if all.is_empty() {
+            return;
         }
-        for form in forms {
-            hidden[usize::from(form[0])].push(form);
-        }
-        Redactor {
-            hidden,
-            held: Vec::new(),
+        all.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
+        all.dedup();
+        self.hidden.resize(256, Vec::new());
+        for form in all {
+            self.hidden[usize::from(form[0])].push(form);
         }
     }
 

@@ -59,7 +59,7 @@ pub fn resolve(
         spec,
         context,
         &run_id,
-        Some(image),
+        program.is_named_image().then_some(image),
         sets_variable(&asked, "WANDB_MODE"),
     );
     let seen = seen_secrets(&asked, &filled.secrets);

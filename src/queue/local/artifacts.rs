@@ -5,6 +5,8 @@
 mod begin;
 mod commit;
 mod content;
+mod fetch;
+mod keep;
 
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
@@ -17,6 +19,8 @@ use crate::failure::{Error, Kind, Result};
 pub use begin::NewArtifact;
 pub use commit::Manifest;
 pub use content::ArtifactFile;
+pub use fetch::{LocalArtifacts, artifact_id};
+pub use keep::NewFile;
 
 /// Versions of one thing, in a project.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -50,8 +50,9 @@ pub fn check_push(push: &Push, ask: Ask<'_>) -> Result<(LaunchSpec, Vec<String>)
 fn need_source(spec: &LaunchSpec) -> Result<()> {
     match (&spec.image, spec.job.as_deref().unwrap_or_default()) {
         (None, "") => Err(
-            Error::input("the launch spec names neither an image nor a job")
-                .hint("name an image with `-d IMAGE`, or as `docker.docker_image` in the spec"),
+            Error::input("the launch spec names neither an image nor a job").hint(
+                "name an image with `-d IMAGE`, a job with `-j JOB`, or code with `--code DIR`",
+            ),
         ),
         // Whoever mistyped it is still there to be told.
         (Some(image), _) => image::check(image),

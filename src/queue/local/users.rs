@@ -213,7 +213,7 @@ fn create(
     Ok(db.last_insert_rowid())
 }
 
-fn caller(db: &Transaction<'_>, user: &str) -> Result<Caller, Trouble> {
+pub fn caller(db: &Transaction<'_>, user: &str) -> Result<Caller, Trouble> {
     let mut statement =
         db.prepare_cached("SELECT entity FROM members WHERE user = ?1 ORDER BY entity")?;
     let entities = statement

@@ -21,6 +21,7 @@
 
 mod ack;
 mod admin;
+mod artifacts;
 mod client;
 mod files;
 mod link;
@@ -43,6 +44,7 @@ use serde_json::Value;
 
 use crate::failure::{Error, Result, Stage};
 use crate::launch::spec::LaunchSpec;
+use crate::queue::artifacts::Artifacts;
 use crate::queue::{
     AgentId, AgentInfo, AgentStatus, Ended, ItemId, Queue, RunQueueItem, Signals, Started,
 };
@@ -242,6 +244,11 @@ impl Queue for WandbQueue {
     fn started(&self, item: &ItemId, started: &Started) -> Result<()> {
         log::debug!("item {item}: its log is {}", started.log.display());
         Ok(())
+    }
+
+    // Who may read what is the server's to say: it knows the agent by its key.
+    fn artifacts(&self, _item: &ItemId) -> Result<Box<dyn Artifacts + '_>> {
+        Ok(Box::new(self.client()))
     }
 
     // Shows a warning at the item (`updateRunQueueItemWarning`). An item has one text for warnings, so each

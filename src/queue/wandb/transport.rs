@@ -7,6 +7,7 @@
 //! [`Kind::Config`], the key was refused ([`is_refused`]);
 //! [`Kind::Input`], the server answered and refused this one request; [`Kind::NotFound`], it does not know the name.
 
+use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,8 @@ const LARGEST_ANSWER: u64 = 64 << 20;
 /// How long things may take. Tests shorten them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
+    /// The transfer of one file of an artifact.
+    pub file: Duration,
     /// One request, from the name's resolution to the last byte of the answer.
     pub call: Duration,
     /// The pause before the first repetition inside a call; it doubles each time.
@@ -51,6 +54,7 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Timing {
+            file: Duration::from_secs(600),
             call: Duration::from_secs(20),
             first_retry: Duration::from_secs(2),
             retries: Duration::from_secs(20),
@@ -208,8 +212,46 @@ impl Transport {
         read_answer(response)
     }
 
-    /// Uploads a file to a presigned address, as the server's storage wants it: without our key.
-    pub fn upload(&self, url: &str, headers: &[(String, String)], body: &[u8]) -> Result<()> {
+    /// Opens what is at a presigned address, as the server's storage wants it: without our key. Asked again after a
+    /// pause while the storage cannot be reached.
+    pub fn download(&self, url: &str) -> Result<impl Read + use<>> {
+        let (url, host, proxy) = self.storage(url, "download")?;
+        let begun = Instant::now();
+        let mut pause = self.timing.first_retry;
+        loop {
+            let request = self.agent.get(&url).config().proxy(proxy.clone());
+            // Storage sends on to where the file is; a large file takes longer than an answer may.
+            let request = request
+                .max_redirects(5)
+                .timeout_global(Some(self.timing.file))
+                .timeout_connect(Some(self.timing.call))
+                .timeout_recv_response(Some(self.timing.call))
+                .build();
+            let trouble = match request.call() {
+                Ok(response) => match response.status().as_u16() {
+                    200..300 => return Ok(response.into_body().into_reader()),
+                    status @ (408 | 425 | 429 | 500..) => Trouble::Lost {
+                        why: format!("status {status}"),
+                        after: None,
+                    },
+                    status => {
+                        return Err(Error::input(format!(
+                            "download from {host}: status {status}"
+                        )));
+                    }
+                },
+                Err(error) => of_library(&error),
+            };
+            if !trouble.is_passing() || begun.elapsed() + pause > self.timing.retries {
+                return Err(trouble.into_error(&host).within("download"));
+            }
+            std::thread::sleep(pause);
+            pause *= 2;
+        }
+    }
+
+    /// Address, host and proxy of a presigned address, which may begin at the server's own.
+    fn storage(&self, url: &str, what: &str) -> Result<(String, String, Option<Proxy>)> {
         let url = if url.starts_with('/') {
             format!("{}{url}", self.address.url)
         } else {
@@ -217,9 +259,15 @@ impl Transport {
         };
         // The query of a presigned address is its secret, and no part of what the choice of a proxy needs.
         let place = url.split(['?', '#']).next().unwrap_or_default();
-        let address = Address::parse(place, "the upload's address")
+        let address = Address::parse(place, &format!("the address of a {what}"))
             .map_err(|error| Error::input(error.message))?;
         let proxy = self.proxies.choose(&address).map(read_proxy).transpose()?;
+        Ok((url, address.host, proxy))
+    }
+
+    /// Uploads a file to a presigned address, as the server's storage wants it: without our key.
+    pub fn upload(&self, url: &str, headers: &[(String, String)], body: &[u8]) -> Result<()> {
+        let (url, host, proxy) = self.storage(url, "upload")?;
         let mut request = self.agent.put(&url).config().proxy(proxy).build();
         for (name, value) in headers {
             request = request.header(name, value);
@@ -232,12 +280,9 @@ impl Transport {
             200..300 => Ok(()),
             408 | 425 | 429 | 500.. => Err(Error::new(
                 Kind::Queue,
-                format!("upload to {}: status {status}", address.host),
+                format!("upload to {host}: status {status}"),
             )),
-            _ => Err(Error::input(format!(
-                "upload to {}: status {status}",
-                address.host
-            ))),
+            _ => Err(Error::input(format!("upload to {host}: status {status}"))),
         }
     }
 
