@@ -6,6 +6,7 @@ mod environment;
 mod file;
 pub mod identity;
 mod images;
+mod policy;
 mod registry;
 mod setting;
 
@@ -26,6 +27,8 @@ use crate::launch::transfer::{PullPolicy, Transfers};
 pub use environment::Environment;
 use file::{Builder, File};
 use identity::{Identity, Said};
+use policy::OwnFiles;
+pub use policy::PolicySettings;
 use registry::Registries;
 pub use setting::{Origin, Setting};
 
@@ -93,6 +96,8 @@ pub struct AgentConfig {
     pub verbosity: Setting<u8>,
     /// Refuse `overrides.entry_point`, as the reference does.
     pub secure_mode: Setting<bool>,
+    /// What jobs may ask of docker.
+    pub policy: PolicySettings,
     /// Variables of the agent that look secret and that macros may read all the same.
     pub env_macros: Setting<Vec<String>>,
     /// W&B's address.
@@ -273,19 +278,25 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
     )?;
     let registries = Registries::read(&file, &path)?;
     let destination = registries.destination;
-    let image_builder = image_builder::Builder {
-        destination: destination.as_ref().map(|it| it.name.clone()),
-        ..images::builder(&file, &path)?
-    };
+    let image_builder = images::builder(&file, &path, destination.as_ref())?;
     let verbosity = (flags.verbosity > 0).then_some(flags.verbosity);
+    let backend = backend(
+        flags,
+        &file,
+        &path,
+        &state_folder,
+        identity.api_key.as_ref(),
+    )?;
+    let own_files = OwnFiles {
+        config: &path,
+        state_folder: &state_folder,
+        backend: &backend.value,
+        log_file: flags.log_file,
+    };
+    let keys = file.policy.clone().unwrap_or_default();
     Ok(AgentConfig {
-        backend: backend(
-            flags,
-            &file,
-            &path,
-            &state_folder,
-            identity.api_key.as_ref(),
-        )?,
+        policy: PolicySettings::settle(&keys, &own_files, environment)?,
+        backend,
         entity: identity.entity,
         queues: Setting::default(Vec::new())
             .or(file.queues(), from_file())
@@ -326,7 +337,7 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
             .or(file.verbosity(&path)?, from_file())
             .or(verbosity, Origin::Flag("-v")),
         secure_mode: Setting::default(false).or(file.secure_mode, from_file()),
-        env_macros: Setting::default(Vec::new()).or(file.env_macros(), from_file()),
+        env_macros: Setting::default(Vec::new()).or(keys.env_macros, from_file()),
         base_url: identity.base_url,
         destination,
         pull_policy: Setting::default(PullPolicy::default())
@@ -335,13 +346,8 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
             .or(file.transfer_timeout(&path)?, from_file()),
         builder: Setting::default(None).or(file.builder(&path)?.map(Some), from_file()),
         image_builder,
-        network: Setting::default(Network::default()).or(
-            file.network
-                .is_some()
-                .then(|| images::network(&file, &path, environment))
-                .transpose()?,
-            from_file(),
-        ),
+        network: Setting::default(Network::default())
+            .or(images::network(&file, &path, environment)?, from_file()),
         registry: Setting::default(Value::Null).or(file.registry.clone(), from_file()),
         environment: Setting::default(Value::Null).or(file.environment.clone(), from_file()),
         api_key: identity.api_key,

@@ -13,6 +13,7 @@ mod common;
 mod docker;
 mod golden;
 mod images;
+mod policy;
 mod properties;
 mod pulls;
 mod queue;

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use launch_agent::host::machine::machine;
 use launch_agent::launch::build::{Settings, decide};
 use launch_agent::launch::builder::Builder;
 use launch_agent::launch::command::CommandLine;
@@ -12,6 +13,7 @@ use launch_agent::launch::docker_options::{Kind, OptionTable};
 use launch_agent::launch::macros::Macros;
 use launch_agent::launch::network::Network;
 use launch_agent::launch::plan::{Context, plan, resolve};
+use launch_agent::launch::policy::{Guard, Policy, Preset};
 use launch_agent::launch::resource_args::options;
 use launch_agent::launch::spec::{LaunchSpec, Object};
 use launch_agent::launch::template::{Schemas, fill};
@@ -187,9 +189,11 @@ proptest! {
         });
         let (spec, _) = LaunchSpec::parse(&spec).expect("a good spec");
         let environment = BTreeMap::new();
+        let open = Policy::of(Preset::Open);
+        let guard = Guard { policy: &open, machine: machine() };
         let context = Context {
             item: "i", queue: "q", agent: "a", queue_entity: None, generated_run_id: "r", server: None,
-            environment: &environment, env_macros: &[], secure_mode: false, cidfile: Path::new("/cid"),
+            environment: &environment, env_macros: &[], secure_mode: false, guard, cidfile: Path::new("/cid"),
             network: &Network::default(),
             transfers: &launch_agent::launch::transfer::Transfers::default(),
         };

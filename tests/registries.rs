@@ -46,6 +46,11 @@ struct Registry {
 
 impl Registry {
     fn start() -> Registry {
+        Registry::with_image_of(0)
+    }
+
+    /// A registry whose image has this many bytes beside a few of its own.
+    fn with_image_of(bytes: usize) -> Registry {
         let sandbox = Sandbox::new();
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let host = free.local_addr().expect("an address").to_string();
@@ -60,7 +65,11 @@ impl Registry {
         });
         sandbox.write("registry.yml", &config.to_string());
         let image = format!("{host}/registries/small:1");
-        sandbox.write("context/file", &host);
+        // Bytes that cannot be compressed, and no two images with the same layer: the engine would not send it.
+        let mut content = host.clone().into_bytes();
+        content.extend(std::iter::repeat_with(|| fastrand::u8(..)).take(bytes));
+        fs::create_dir(sandbox.path("context")).expect("a folder");
+        fs::write(sandbox.path("context/file"), content).expect("written");
         sandbox.write(
             "context/Dockerfile",
             "FROM scratch\nCOPY file /\nLABEL example.registries=1 launch-agent.example=registries\n",
@@ -308,6 +317,28 @@ fn a_push_goes_on_when_the_registry_comes_back() {
                 .read("push.log")
                 .contains("trying again in 1 s")
         });
+        registry.serve();
+        pushing.join().expect("a result").expect("pushed");
+    });
+    assert_eq!(registry.exists(&registry.image), Ok(true));
+}
+
+#[test]
+fn a_registry_that_ends_in_the_middle_of_a_push_is_no_harm_when_it_comes_back() {
+    let mut registry = Registry::with_image_of(40_000_000);
+    let transfer = registry.transfers(PASSWORD).push(&registry.image);
+    let mut log = registry.log("push.log");
+    std::thread::scope(|scope| {
+        let pushing = scope.spawn(move || push(&transfer, &mut log, &Stop::default()));
+        let uploads = registry
+            .sandbox
+            .path("data/docker/registry/v2/repositories/registries/small/_uploads");
+        registry
+            .sandbox
+            .wait_for("the upload to begin", || uploads.exists());
+        registry.end();
+        let log = registry.sandbox.read("push.log");
+        assert!(!log.contains("digest: "), "it was over: {log}");
         registry.serve();
         pushing.join().expect("a result").expect("pushed");
     });

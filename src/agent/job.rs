@@ -13,11 +13,13 @@ use crate::config::AgentConfig;
 use crate::failure::{AtStage, Error, Failure, Kind, Result, Stage};
 use crate::host::engine::{self, End};
 use crate::host::logs::{JobLog, LogFile, Redactor, TerminalLines};
+use crate::host::machine::machine;
 use crate::host::stop::{Activity, Stop};
 use crate::host::{images, registry, runner};
 use crate::launch::build;
 use crate::launch::job::Code;
 use crate::launch::plan::{self, Context, Place, Plan};
+use crate::launch::policy::Guard;
 use crate::launch::spec::LaunchSpec;
 use crate::launch::transfer::Transfers;
 use crate::queue::{AgentId, Ended, Outcome, RunQueueItem, Started, spell_duration};
@@ -315,6 +317,10 @@ pub fn plan_of(
         environment,
         env_macros: &config.env_macros.value,
         secure_mode: config.secure_mode.value,
+        guard: Guard {
+            policy: &config.policy.settled,
+            machine: machine(),
+        },
         cidfile: &cidfile,
         network: &config.network.value,
         transfers: &transfers(config, environment),

@@ -51,6 +51,9 @@ impl AgentConfig {
                 policy.word().map_or(Value::Null, Value::from)
             }),
             entry("transfer_timeout", &self.transfer_timeout, seconds),
+        ];
+        entries.extend(self.policy.entries());
+        entries.extend([
             entry("builder", &self.builder, |builder| {
                 builder.as_ref().map_or(Value::Null, Builder::to_json)
             }),
@@ -62,7 +65,7 @@ impl AgentConfig {
             }),
             entry("registry", &self.registry, Value::clone),
             entry("environment", &self.environment, Value::clone),
-        ];
+        ]);
         if let Some(key) = &self.api_key {
             entries.push(("api_key", Value::from("[redacted]"), key.origin.to_string()));
         }

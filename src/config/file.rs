@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::OnSignal;
+use super::policy::PolicyKeys;
 use crate::failure::{Error, Kind, Result};
 use crate::launch::transfer::PullPolicy;
 
@@ -32,10 +33,10 @@ pub struct File {
     pub stop_grace: Option<u64>,
     pub on_signal: Option<String>,
     pub log_max_bytes: Option<u64>,
-    pub policy: Option<Policy>,
     pub network: Option<NetworkKeys>,
     pub pull_policy: Option<String>,
     pub transfer_timeout: Option<u64>,
+    pub policy: Option<PolicyKeys>,
 }
 
 /// How images are built, in the keys of W&B's own agent.
@@ -78,13 +79,6 @@ impl Builder {
         all.retain(|_, value| !value.is_null());
         Value::Object(all)
     }
-}
-
-/// What the machine's owner allows.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Policy {
-    pub env_macros: Option<Vec<String>>,
 }
 
 /// The smallest log that can still hold a head, a mark and a tail.
@@ -174,12 +168,6 @@ impl File {
             Some(other) => Err(wrong(path, format!("`builder.type` is `{other}`"))
                 .hint("it is `docker` (build with docker) or `noop` (build nothing)")),
         }
-    }
-
-    pub fn env_macros(&self) -> Option<Vec<String>> {
-        self.policy
-            .as_ref()
-            .and_then(|policy| policy.env_macros.clone())
     }
 }
 

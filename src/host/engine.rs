@@ -201,6 +201,13 @@ pub fn container_state(container: &str) -> Result<Option<ContainerState>> {
     understood(&output, format_args!("the container {container}")).map(Some)
 }
 
+/// The agent whose job a container is, by name or id; `None` for other containers, and where that cannot be told.
+pub fn agent_of(container: &str) -> Option<String> {
+    let output = process::output(&docker::agent_of(container), ANSWER).ok()?;
+    let agent = output.stdout.trim();
+    (output.is_success() && !agent.is_empty()).then(|| agent.to_owned())
+}
+
 /// How a container ended that is no longer there, from the engine's memory of events since `since`. `None` when it
 /// never started, or when the engine has forgotten.
 pub fn end_from_events(container: &str, since: Timestamp) -> Result<Option<End>> {

@@ -3,6 +3,7 @@
 pub mod engine;
 pub mod images;
 pub mod logs;
+pub mod machine;
 pub mod process;
 pub mod registry;
 pub mod runner;

@@ -13,6 +13,9 @@ pub const PROGRAM: &str = "docker";
 /// The label that carries the item of a container.
 pub const ITEM_LABEL: &str = "launch-agent.item";
 
+/// The label that carries the agent of a container.
+pub const AGENT_LABEL: &str = "launch-agent.agent";
+
 fn docker<const N: usize>(arguments: [&str; N]) -> CommandLine {
     CommandLine::new(PROGRAM).args(arguments)
 }
@@ -98,6 +101,12 @@ pub fn inspect_container(container: &str) -> CommandLine {
         "{{json .State}}",
         container,
     ])
+}
+
+/// Prints the agent whose job a container is, by name or id; an empty line when it is no job.
+pub fn agent_of(container: &str) -> CommandLine {
+    let label = format!("{{{{index .Config.Labels {AGENT_LABEL:?}}}}}");
+    docker(["container", "inspect", "--format", &label, "--", container])
 }
 
 /// Prints what happened to a container between two times (Unix seconds), a JSON object a line.

@@ -129,7 +129,9 @@ impl List {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::machine::machine;
     use crate::launch::plan::Server;
+    use crate::launch::policy::{Guard, Policy, Preset};
     use crate::launch::transfer::Transfers;
     use serde_json::json;
     use std::collections::BTreeMap;
@@ -147,6 +149,10 @@ mod tests {
             environment: &BTreeMap::new(),
             env_macros: &[],
             secure_mode: false,
+            guard: Guard {
+                policy: &Policy::of(Preset::Open),
+                machine: machine(),
+            },
             cidfile: Path::new("/cid"),
             network: &Network::default(),
             transfers: &Transfers::default(),

@@ -16,6 +16,7 @@ pub mod job_env;
 pub mod macros;
 pub mod network;
 pub mod plan;
+pub mod policy;
 pub mod python_json;
 pub mod registry;
 pub mod resource_args;

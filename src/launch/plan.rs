@@ -15,10 +15,11 @@ use crate::launch::build::Build;
 use crate::launch::command::{CommandLine, Secret};
 use crate::launch::job_env::Variable;
 use crate::launch::network::Network;
+use crate::launch::policy::Guard;
 use crate::launch::resource_args::{DockerOption, Given};
 use crate::launch::transfer::{PullPolicy, Transfer, Transfers};
 pub use scheduler::scheduler;
-pub use settle::resolve;
+pub use settle::{redacted, resolve};
 
 /// Where W&B is, for the job's environment.
 #[derive(Debug, Clone)]
@@ -50,6 +51,8 @@ pub struct Context<'a> {
     pub env_macros: &'a [String],
     /// Refuse `overrides.entry_point`.
     pub secure_mode: bool,
+    /// What the machine's owner lets a job ask of docker.
+    pub guard: Guard<'a>,
     /// Where docker writes the container's id.
     pub cidfile: &'a Path,
     /// How the job reaches the world.
@@ -172,6 +175,16 @@ pub enum Removal {
 }
 
 impl Launch {
+    /// The options of the job, in the order of the line.
+    pub fn options(&self) -> &[DockerOption] {
+        &self.options
+    }
+
+    /// Values that no message may show.
+    pub fn secrets(&self) -> &[Secret] {
+        &self.secrets
+    }
+
     /// The value of an option that docker takes once.
     fn option(&self, name: &str) -> Option<&DockerOption> {
         self.options.iter().rev().find(|option| option.name == name)
@@ -359,8 +372,10 @@ impl Plan {
 mod tests {
     use super::*;
     use crate::failure::Error;
+    use crate::host::machine::machine;
     use crate::launch::build::{Settings, decide};
     use crate::launch::builder::Builder;
+    use crate::launch::policy::{Policy, Preset};
     use crate::launch::spec::LaunchSpec;
     use serde_json::{Value, json};
     use std::time::Duration;
@@ -391,6 +406,10 @@ mod tests {
             environment: &environment,
             env_macros: &["DB_PASSWORD".to_owned()],
             secure_mode: true,
+            guard: Guard {
+                policy: &Policy::of(Preset::Open),
+                machine: machine(),
+            },
             cidfile: Path::new("/state/i1.cid"),
             network: &Network::default(),
             transfers: &Transfers {

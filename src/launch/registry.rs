@@ -128,6 +128,9 @@ impl Destination {
             )
         };
         let name = text.strip_prefix("https://").unwrap_or(text);
+        if let Some((scheme, _)) = name.split_once("://") {
+            return wrong(format!("it begins with `{scheme}://`"));
+        }
         if let Some((_, digest)) = name.split_once('@') {
             return wrong(format!("it has the digest `@{digest}`"));
         }
@@ -431,10 +434,7 @@ mod tests {
                 "`ghcr.io/a b` is not an image: it holds blanks or control characters",
             ),
             ("-v/x", "`-v/x` is not an image: it starts with `-`"),
-            (
-                "http://localhost:5000/x",
-                "`http://localhost:5000/x` is not an image: `http:` is no registry",
-            ),
+            ("http://localhost:5000/x", "it begins with `http://`"),
         ] {
             let error = Destination::parse(text).expect_err(text);
             let expected = format!("`{text}` is no destination for images: {why}");

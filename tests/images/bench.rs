@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use launch_agent::failure::Error;
 use launch_agent::host::logs::{JobLog, LogFile, Redactor, TerminalLines};
+use launch_agent::host::machine::machine;
 use launch_agent::host::stop::Stop;
 use launch_agent::host::{images, runner};
 use launch_agent::launch::build::{self, Settings};
@@ -18,6 +19,7 @@ use launch_agent::launch::command::Secret;
 use launch_agent::launch::job::{ArtifactName, Code, Job, JobSource, Source};
 use launch_agent::launch::network::Network;
 use launch_agent::launch::plan::{self, Context, ImagePlan, Place, Plan};
+use launch_agent::launch::policy::{Guard, Policy, Preset};
 use launch_agent::launch::spec::LaunchSpec;
 use launch_agent::launch::transfer::Transfers;
 use serde_json::{Value, json};
@@ -284,6 +286,10 @@ impl Bench {
             environment: &BTreeMap::new(),
             env_macros: &[],
             secure_mode: false,
+            guard: Guard {
+                policy: &Policy::of(Preset::Open),
+                machine: machine(),
+            },
             cidfile: &self.folder.path().join("cid"),
             network: &self.network,
             transfers: &Transfers::default(),

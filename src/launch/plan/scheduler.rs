@@ -59,7 +59,9 @@ pub fn scheduler(spec: &LaunchSpec, context: &Context<'_>) -> Result<Plan> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::machine::machine;
     use crate::launch::plan::Server;
+    use crate::launch::policy::{Guard, Policy, Preset};
     use crate::launch::transfer::Transfers;
     use serde_json::{Value, json};
     use std::collections::BTreeMap;
@@ -82,6 +84,10 @@ mod tests {
             environment: &BTreeMap::new(),
             env_macros: &[],
             secure_mode: true,
+            guard: Guard {
+                policy: &Policy::of(Preset::Open),
+                machine: machine(),
+            },
             cidfile: Path::new("/cid"),
             network: &crate::launch::network::Network::default(),
             transfers: &Transfers::default(),

@@ -9,6 +9,7 @@ use crate::launch::command::Secret;
 use crate::launch::job_env::{self, Variable};
 use crate::launch::macros::{Macros, looks_secret};
 use crate::launch::network::{CA_IN_CONTAINER, Network};
+use crate::launch::policy::Asked;
 use crate::launch::resource_args::{Ask, DockerOption, options_or_ask};
 use crate::launch::spec::LaunchSpec;
 
@@ -60,12 +61,14 @@ pub fn resolve(
         Some(image),
         sets_variable(&asked, "WANDB_MODE"),
     );
+    let mut secrets = filled.secrets;
+    secrets.extend(secret_values(&asked, &variables, spec, context));
+    let secrets = worth_redacting(secrets);
+    check_policy(spec, context, image, &asked, &secrets)?;
     let mut warnings = program.warnings.clone();
     warnings.extend(filled.warnings);
     warnings.extend(missing_variables(&asked, &variables, context.environment));
     warnings.extend(restart_warning(&asked));
-    let mut secrets = filled.secrets;
-    secrets.extend(secret_values(&asked, &variables, spec, context));
     Ok(Launch {
         image: image.to_owned(),
         warnings,
@@ -80,7 +83,7 @@ pub fn resolve(
         build: program.build.clone(),
         entry_point: program.entry_point.clone(),
         args: spec.overrides.args.clone(),
-        secrets: worth_redacting(secrets),
+        secrets,
         run_id,
     })
 }
@@ -93,6 +96,34 @@ fn check_entry_point(spec: &LaunchSpec, context: &Context<'_>) -> Result<()> {
         .hint("put the command into the image, or ask the machine's owner about `secure_mode` in launch-config.yaml"));
     }
     Ok(())
+}
+
+/// What the machine's owner lets a job ask for. The words of a refusal quote options, which macros may have filled.
+fn check_policy(
+    spec: &LaunchSpec,
+    context: &Context<'_>,
+    image: &str,
+    options: &[DockerOption],
+    secrets: &[Secret],
+) -> Result<()> {
+    let asked = Asked {
+        image,
+        options,
+        builder: spec.resource_args.contains_key("builder"),
+        agent: context.agent,
+    };
+    context.guard.check(&asked).map_err(|error| Error {
+        message: redacted(&error.message, secrets),
+        hint: error.hint.map(|hint| redacted(&hint, secrets)),
+        ..error
+    })
+}
+
+/// Text without these values.
+pub fn redacted(text: &str, secrets: &[Secret]) -> String {
+    secrets.iter().fold(text.to_owned(), |text, secret| {
+        text.replace(secret.expose(), "[redacted]")
+    })
 }
 
 /// Whether an `env` option says anything about a variable.
