@@ -289,10 +289,7 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
     )?;
     let registries = Registries::read(&file, &path)?;
     let destination = registries.destination;
-    let image_builder = image_builder::Builder {
-        destination: destination.as_ref().map(|it| it.name.clone()),
-        ..images::builder(&file, &path)?
-    };
+    let image_builder = images::builder(&file, &path, destination.as_ref())?;
     let verbosity = (flags.verbosity > 0).then_some(flags.verbosity);
     let backend = backend(
         flags,
@@ -362,13 +359,8 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
             .or(file.transfer_timeout(&path)?, from_file()),
         builder: Setting::default(None).or(file.builder(&path)?.map(Some), from_file()),
         image_builder,
-        network: Setting::default(Network::default()).or(
-            file.network
-                .is_some()
-                .then(|| images::network(&file, &path, environment))
-                .transpose()?,
-            from_file(),
-        ),
+        network: Setting::default(Network::default())
+            .or(images::network(&file, &path, environment)?, from_file()),
         registry: Setting::default(Value::Null).or(file.registry.clone(), from_file()),
         environment: Setting::default(Value::Null).or(file.environment.clone(), from_file()),
         api_key: identity.api_key,

@@ -14,6 +14,7 @@ use crate::host::engine;
 use crate::host::machine::machine;
 use crate::launch::build::decide;
 use crate::launch::docker;
+use crate::launch::network::Network;
 use crate::launch::plan::{Context, redacted, resolve};
 use crate::launch::policy::{Asked, Check, Guard, Policy, Preset, Refusal};
 use crate::launch::spec::LaunchSpec;
@@ -83,7 +84,7 @@ fn checks(
             machine: machine(),
         },
         cidfile: &config.state_folder.join("check.cid"),
-        network: &config.network.value,
+        network: &Network::default(),
         transfers: &agent::transfers(config, environment.all()),
     };
     let folder = config.builds_folder();

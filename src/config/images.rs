@@ -12,11 +12,16 @@ use crate::launch::builder::{Builder, BuilderKind};
 use crate::launch::command::Secret;
 use crate::launch::image;
 use crate::launch::network::Network;
+use crate::launch::registry::Destination;
 
 /// The builder, as it is for a queue that says nothing about it.
-pub fn builder(file: &File, path: &Path) -> Result<Builder> {
+pub fn builder(file: &File, path: &Path, destination: Option<&Destination>) -> Result<Builder> {
     let Some(keys) = file.builder(path)? else {
-        return Ok(Builder::default());
+        // The older `registry` key may name a destination all the same.
+        return Ok(Builder {
+            destination: destination.map(|it| it.name.clone()),
+            ..Builder::default()
+        });
     };
     if let Some(base) = &keys.base_image {
         image::check(base).map_err(|error| {
@@ -38,8 +43,7 @@ pub fn builder(file: &File, path: &Path) -> Result<Builder> {
             Some("noop") => BuilderKind::Noop,
             _ => BuilderKind::Docker,
         },
-        // Read and checked with the registries.
-        destination: None,
+        destination: destination.map(|it| it.name.clone()),
         platform: keys.platform.clone(),
         base_image: keys.base_image.clone(),
         build_args: build_args(&keys, path)?,
@@ -69,9 +73,9 @@ fn build_args(keys: &file::Builder, path: &Path) -> Result<BTreeMap<String, Stri
 }
 
 /// How builds and jobs reach the world; nothing of it is set unless the owner says so.
-pub fn network(file: &File, path: &Path, environment: &Environment) -> Result<Network> {
+pub fn network(file: &File, path: &Path, environment: &Environment) -> Result<Option<Network>> {
     let Some(keys) = &file.network else {
-        return Ok(Network::default());
+        return Ok(None);
     };
     if let Some(bundle) = &keys.ca_bundle {
         let text = readable("network.ca_bundle", bundle, path)?;
@@ -96,14 +100,14 @@ pub fn network(file: &File, path: &Path, environment: &Environment) -> Result<Ne
                 .hint("a proxy looks like `http://proxy.example:3128`"));
         }
     }
-    Ok(Network {
+    Ok(Some(Network {
         ca_bundle: keys.ca_bundle.clone(),
         proxy: keys.proxy.clone().map(Secret::new),
         no_proxy: ["NO_PROXY", "no_proxy"]
             .iter()
             .find_map(|name| environment.get(name))
             .map(str::to_owned),
-    })
+    }))
 }
 
 /// The text of a file that must be there: better said at the start than by the first build.
@@ -129,8 +133,8 @@ mod tests {
         let path = Path::new("c.yaml");
         let file = File::parse(text, path)?;
         Ok((
-            builder(&file, path)?,
-            network(&file, path, &Environment::default())?,
+            builder(&file, path, None)?,
+            network(&file, path, &Environment::default())?.unwrap_or_default(),
         ))
     }
 

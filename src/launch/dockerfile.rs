@@ -62,7 +62,8 @@ pub enum Flavor {
 pub fn text(recipe: &Recipe<'_>, flavor: &Flavor) -> String {
     let mut text = format!("FROM {} AS base\n", recipe.base);
     if !recipe.is_python_image {
-        text.push_str("USER root\n");
+        // By number: an image without a list of users has no `root`.
+        text.push_str("USER 0\n");
     }
     if let Flavor::Classic {
         ca_image: Some(image),

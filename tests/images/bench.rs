@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use launch_agent::failure::Error;
@@ -25,7 +26,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-/// Where the certificates of this machine are: a build reaches PyPI as this machine does.
+/// How many plans were made: several benches run at once, and each container has a name of its own.
+static PLANS: AtomicUsize = AtomicUsize::new(0);
+
+/// Where the certificates of this machine are: a build reaches `PyPI` as this machine does.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// The base image of `Dockerfile.base`, made once for all tests and kept for the next time.
@@ -270,7 +274,8 @@ impl Bench {
             }
             self.made.push(build.image.clone());
         }
-        let item = format!("images-{}-{}", std::process::id(), self.runs);
+        let number = PLANS.fetch_add(1, Ordering::Relaxed);
+        let item = format!("images-{}-{number}", std::process::id());
         let context = Context {
             item: &item,
             queue: "q",
@@ -282,7 +287,7 @@ impl Bench {
             env_macros: &[],
             secure_mode: false,
             guard: Guard {
-                policy: &Policy::of(Preset::Standard),
+                policy: &Policy::of(Preset::Open),
                 machine: machine(),
             },
             cidfile: &self.folder.path().join("cid"),

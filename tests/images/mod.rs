@@ -1,5 +1,5 @@
-//! Images that are really built, on the engine, with packages that really come from PyPI: by the classic builder and
-//! by BuildKit. Without an engine or without a network these tests fail.
+//! Images that are really built, on the engine, with packages that really come from `PyPI`: by the classic builder and
+//! by `BuildKit`. Without an engine or without a network these tests fail.
 //!
 //! They begin where code has been fetched: with a folder and what its job says of it.
 
