@@ -1,21 +1,10 @@
 """The jobs: what each runs, and how it must end. Chosen by a seed, so that a run can be made again."""
 
 import dataclasses
+import pathlib
 import random
 
-# `$1` is the job's number, `$2` its exit code, `$3` how many lines it prints and `$4` the pause between them. Each start
-# has a token of its own. What the job says in its log it also notes in a file of the host, line by line: that is the
-# evidence which neither docker nor the agent can change.
-SCRIPT = """
-token=$(date +%s%N); note() { echo "$token $1" >>/marks/$number; }
-number=$1; note start; i=1
-while [ $i -le $3 ]; do
-  line="job $number start $token line $i of $3"
-  if [ $((i % 2)) = 1 ]; then echo "$line"; else echo "$line" >&2; fi
-  note $i; sleep $4; i=$((i + 1))
-done
-note end; exit $2
-"""
+SCRIPT = pathlib.Path(__file__).with_name("job.sh").read_text()
 
 # 128 + a signal's number, given by the job itself: a code of its own, which nobody may take for a kill.
 LIKE_A_SIGNAL = [137, 143]
@@ -40,18 +29,19 @@ class Job:
         return self.options.get("rm") is True
 
 
-def make(count, seed):
-    """So many jobs, of all kinds."""
+def make(count, seed, silent, reporting):
+    """So many jobs, of all kinds. `silent`: some report no run; `reporting`: some report one."""
     chance = random.Random(seed)
-    return [one(number, chance) for number in range(1, count + 1)]
+    return [one(number, chance, silent, reporting) for number in range(1, count + 1)]
 
 
-def one(number, chance):
+def one(number, chance, silent, reporting):
     options = {"rm": True} if chance.random() < 0.5 else {}
-    kind = chance.choices(["true", "code", "lines", "stubborn"], [2, 3, 4, 3])[0]
+    kind = chance.choices(["true", "code", "lines", "stubborn"], [2 * silent, 3, 4, 3])[0]
     if kind == "true":
         return Job(number, kind, ["true"], options, 0)
     code = chance.choice(LIKE_A_SIGNAL) if chance.random() < 0.05 else chance.randrange(10)
+    reports = reporting and (not silent or chance.random() < 0.7)
     lines, pause = 0, 0.0
     if kind in ("lines", "stubborn"):
         lines = chance.randrange(10, 61)
@@ -60,5 +50,5 @@ def one(number, chance):
         # A shell that is a container's first process does not listen to SIGTERM. With a second of grace a stopping
         # engine kills it; the other jobs mostly end by themselves within docker's ten.
         options["stop-timeout"] = 1
-    arguments = ["sh", "-c", SCRIPT, "job", str(number), str(code), str(lines), str(pause)]
-    return Job(number, kind, arguments, options, code, lines)
+    words = [str(number), str(code), str(lines), str(pause), "yes" if reports else "no"]
+    return Job(number, kind, ["sh", "-c", SCRIPT, "job", *words], options, code, lines)

@@ -31,7 +31,7 @@ class Phase:
     """On the embedded queue. `wire.OverTheWire` is the same against a server."""
 
     title = "the embedded queue"
-    queue = "chaos"
+    queue, entity = "chaos", "local"
     over_the_wire = False
     # Ends are recorded this long after they happened, at most.
     recorded_within = 60
@@ -42,7 +42,7 @@ class Phase:
         self.home, self.marks = folder / "home", folder / "marks"
         for path in (self.home, self.marks):
             path.mkdir(parents=True)
-        self.jobs = jobs.make(options.jobs, self.seed)
+        self.jobs = jobs.make(options.jobs, self.seed, silent=self.silent_jobs(), reporting=self.over_the_wire)
         self.items = {}
         self.first_event, self.first_stop = len(engine.events), len(engine.stops)
         self.over = threading.Event()
@@ -51,12 +51,12 @@ class Phase:
 
     def run(self) -> Evidence:
         self.say(f"{len(self.jobs)} jobs at {SLOTS} slots on {self.title}")
+        self.prepare()
         config = self.folder / "queue.json"
         config.write_text(json.dumps({"volume": f"{self.marks}:/marks", "network": "host"}))
         self.cli("queue", "create", self.queue, "--config", config)
         for job in self.jobs:
             self.items[self.push(job)] = job
-        self.prepare()
         self.agent = Keeper("agent", self.command(), self.environment(), self.folder)
         try:
             self.disturb()
@@ -68,6 +68,10 @@ class Phase:
         return self.collect()
 
     # What the phase over the wire does in another way.
+
+    def silent_jobs(self):
+        """Are there jobs that report no run?"""
+        return True
 
     def command(self):
         return [self.options.binary, "--local", f"{self.folder}/", "-q", self.queue, "-j", str(SLOTS)]
@@ -121,7 +125,7 @@ class Phase:
 
     def push(self, job):
         options = json.dumps({"local-container": job.options})
-        flags = ["-q", self.queue, "-p", "chaos", "-d", IMAGE, "-R", options]
+        flags = ["-q", self.queue, "-e", self.entity, "-p", "chaos", "-d", IMAGE, "-R", options]
         return self.cli("push", *flags, "--", *job.arguments).strip()
 
     def disturb(self):

@@ -17,10 +17,13 @@ SERVER, AGENT, PORT = "192.0.2.1", "192.0.2.2", 8080
 
 class OverTheWire(Phase):
     title = "a served queue"
-    queue = "team/chaos"
+    queue, entity = "team/chaos", "team"
     over_the_wire = True
     # An agent looks for the run of a job that reported none for 63 s before it says so.
     recorded_within = 150
+
+    def silent_jobs(self):
+        return not self.options.short
 
     def prepare(self):
         self.elsewhere = subprocess.Popen(["unshare", "--net", "sleep", "infinity"], start_new_session=True)
@@ -47,7 +50,7 @@ class OverTheWire(Phase):
         return f"nsenter --net=/proc/{self.elsewhere.pid}/ns/net"
 
     def clean_up(self):
-        self.server.kill()
+        self.server.terminate(20)
         self.elsewhere.kill()
         self.elsewhere.wait()
 
