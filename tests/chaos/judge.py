@@ -4,6 +4,7 @@ Each violation is a rule's name, the item, and the evidence."""
 
 import collections
 import dataclasses
+import datetime
 import json
 import re
 
@@ -23,8 +24,12 @@ RULES = {
 
 # A container's output may be on its way when its agent is killed, and an agent that has just come back needs a moment to
 # find its containers.
-ON_ITS_WAY = 0.5
+ON_ITS_WAY = 1.0
 FINDS_ITS_OWN = 1.5
+
+# How an item tells of a retry, and how a log says that it is not whole.
+TRY = re.compile(r"^try (\d+) of \d+: (.*)")
+SAYS_SO = re.compile(r"^\[launch-agent: .*(lines may be missing|not known)", re.MULTILINE)
 
 LINE = re.compile(r"^job (\d+) start (\d+) line (\d+) of (\d+)$")
 
@@ -132,30 +137,32 @@ class Judge:
         homes = [self.container_of(item, token) for token in tokens]
         if None in homes or len(set(homes)) < len(homes):
             self.break_rule("recorded", item, f"the job noted starts {list(tokens)}; docker's events: {described}")
-        attempts = self.items[item]["attempt"]
+        told = retries(self.items[item])
+        described = f"{len(containers)} starts, {len(told)} retries told of: {described}"
         if not containers and self.items[item]["state"] == "FINISHED":
             self.break_rule("started", item, "FINISHED, and never started")
+        justified = 0
         for former, later in zip(containers, containers[1:]):
-            if former.die is None or former.die > later.start:
-                if not self.stopped_under(former, later.start):
-                    self.break_rule("doubled", item, f"two containers at once: {described}")
-            why = self.ended_by_infrastructure(item, job, former, later.start)
-            if why is None:
-                self.break_rule("started", item, f"{len(containers)} starts, attempts {attempts}: {described}")
-        if len(containers) > attempts:
-            self.break_rule("started", item, f"{len(containers)} starts, attempts {attempts}: {described}")
-        if attempts > 1:
-            self.reason(item, described)
+            if later.start < (former.die or 0):
+                self.break_rule("doubled", item, f"two containers at once: {described}")
+            if self.ended_by_infrastructure(item, job, former, later.start) is None:
+                self.break_rule("started", item, described)
+            else:
+                justified += 1
+        if justified > len(told):
+            self.break_rule("retried", item, described)
+        if told:
+            self.retry(item, told, described)
 
-    def reason(self, item, described):
-        """A retried item says why, and there was a reason."""
-        told = reasons(self.items[item])
-        if len(told) < self.items[item]["attempt"] - 1:
-            attempts = self.items[item]["attempt"]
-            self.break_rule("retried", item, f"attempt {attempts}, reasons told: {told}; {described}")
-        if not self.seen.stops:
-            self.break_rule("retried", item, f"attempt {self.items[item]['attempt']}, and the engine was never away")
-        self.retries.append((item, self.items[item]["attempt"], " | ".join(told), described))
+    def retry(self, item, told, described):
+        """An item that tells of retries tells of each, and docker was away while it was in hand."""
+        numbers = [number for number, _ in told]
+        if numbers != list(range(2, len(told) + 2)):
+            self.break_rule("retried", item, f"tries {numbers} are told of; {described}")
+        began, ended = times_of(self.items[item])
+        if not any(began <= stop["to"] and ended >= stop["from"] for stop in self.seen.stops):
+            self.break_rule("retried", item, f"docker was never away while it was in hand; {described}")
+        self.retries.append((item, " | ".join(why for _, why in told), described))
 
     def stopped_under(self, container, before):
         """The stop of the engine, without live-restore, that this container met."""
@@ -173,9 +180,14 @@ class Judge:
             return None
         if not self.came_to_its_end(item, job, container):
             return "docker stopped under it"
-        if job.rm and (container.die is None or not self.agent_lived_around(container.die)):
-            return "docker stopped and forgot how it ended"
+        if self.end_is_forgotten(job, container, stop):
+            return "docker stopped, and forgot how it ended"
         return None
+
+    def end_is_forgotten(self, job, container, stop):
+        """With `--rm` docker removes what has ended, and what it remembers of it goes with the engine. Then only an
+        agent knows that was there before the end and until the engine was back."""
+        return job.rm and not self.agent_lived(container.die or stop["from"], stop["to"])
 
     def came_to_its_end(self, item, job, container):
         """By the job's own word, or else by its exit code."""
@@ -209,7 +221,7 @@ class Judge:
             return self.break_rule("exit", item, described)
         # It says that the end is not known. True, where docker forgot it while no agent was there to see it.
         stop = self.stopped_under(last, float("inf"))
-        if job.rm and stop and (last.die is None or not self.agent_lived_around(last.die)):
+        if "not known" in words and stop and self.end_is_forgotten(job, last, stop):
             self.excused.append((item, "its end is not known", described))
         else:
             self.break_rule("unknown", item, described)
@@ -245,7 +257,9 @@ class Judge:
             return
         evidence = f"start {token}: of {len(noted)} lines {missing} are missing; {container}"
         why = self.gone_with_container(job, container, printed, missing)
-        if why:
+        if why and not SAYS_SO.search(self.seen.logs[item]):
+            self.break_rule("missing", item, f"{evidence}; {why}, and the log does not say so")
+        elif why:
             self.excused.append((item, f"{len(missing)} lines went with the container", why))
         else:
             self.break_rule("missing", item, evidence)
@@ -258,14 +272,14 @@ class Judge:
             return None
         if container.die is None:
             return "docker removed it and forgot its end"
-        if self.agent_lived_around(container.die):
+        if self.agent_lived(container.die, container.die):
             return None
         return f"docker removed it at {container.die:.3f}, when no agent followed it"
 
-    def agent_lived_around(self, time):
-        """Was there an agent that had found its containers before, and lived on after?"""
+    def agent_lived(self, begin, end):
+        """Was there one agent that had found its containers before, and lived on after?"""
         return any(
-            life["from"] + FINDS_ITS_OWN <= time and (life["to"] is None or life["to"] >= time + ON_ITS_WAY)
+            life["from"] + FINDS_ITS_OWN <= begin and (life["to"] is None or life["to"] >= end + ON_ITS_WAY)
             for life in self.seen.lives
         )
 
@@ -277,9 +291,18 @@ def has_ended(item):
     return item["state"] in ("FINISHED", "FAILED", "STOPPED")
 
 
-def reasons(item):
-    """What an item tells of its earlier attempts."""
-    return [warning for warning in item["warnings"] if re.search(r"\battempt\b|\bagain\b", warning)]
+def retries(item):
+    """What an item tells of its later tries: (number, why)."""
+    found = [TRY.match(warning) for warning in item["warnings"]]
+    return [(int(told[1]), told[2]) for told in found if told]
+
+
+def times_of(item):
+    """When it was in an agent's hands."""
+    return [
+        datetime.datetime.fromisoformat(item[key]).timestamp() if item[key] else missing
+        for key, missing in (("claimed_at", 0), ("ended_at", float("inf")))
+    ]
 
 
 def exit_code(item, over_the_wire):

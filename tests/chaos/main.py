@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 
 
 def arguments():
@@ -45,14 +46,13 @@ def outside(options):
     if os.geteuid() != 0:
         sys.exit("chaos: error: namespaces and an engine of its own need root\nchaos: hint: sudo scripts/chaos")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="launch-agent-chaos-"))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     words = [sys.executable, __file__, *sys.argv[1:], "--inside", str(folder), "--seed", str(options.seed)]
     namespaces = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
     inside = subprocess.Popen([*namespaces, *words])
     try:
         return inside.wait()
-    except KeyboardInterrupt:
-        return 130
     finally:
         inside.kill()
         inside.wait()
@@ -60,16 +60,21 @@ def outside(options):
 
 
 def clean_up(folder, keep):
-    """The processes are gone, and with them their mounts and their network."""
-    for group in pathlib.Path("/sys/fs/cgroup").glob(f"**/{folder.name}"):
-        for path in [*sorted(group.glob("**/"), reverse=True), group]:
-            if path.exists():
-                path.rmdir()
+    """The kernel ends the processes inside, and with them go their mounts and their network. That takes a moment."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            for group in pathlib.Path("/sys/fs/cgroup").glob(f"**/{folder.name}"):
+                for path in sorted([group, *group.rglob("*/")], reverse=True):
+                    path.rmdir()
+            shutil.rmtree(folder / "docker" if keep else folder, ignore_errors=keep)
+            break
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
     if keep:
-        shutil.rmtree(folder / "docker", ignore_errors=True)
         print(f"the logs are in {folder}", file=sys.stderr)
-        return
-    shutil.rmtree(folder)
 
 
 def first_process(options):
@@ -84,12 +89,8 @@ def first_process(options):
 
 
 def guarded(options):
-    import traceback
-
     try:
         return inside(options)
-    except KeyboardInterrupt:
-        return 130
     except BaseException:
         traceback.print_exc()
         return 2
@@ -131,8 +132,8 @@ def report(phase, judge):
     violations = judge.run()
     print(f"\n== {phase.title}: {'; '.join(phase.figures())}")
     print(f"{len(judge.retries)} items were retried because of infrastructure")
-    for item, attempt, reason, containers in judge.retries:
-        print(f"  item {item}, attempt {attempt}: {reason}\n    {containers}")
+    for item, why, containers in judge.retries:
+        print(f"  item {item}: {why}\n    {containers}")
     print(f"{len(judge.excused)} items could not be told whole")
     for item, what, why in judge.excused:
         print(f"  item {item}: {what}: {why}")

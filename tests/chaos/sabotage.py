@@ -3,7 +3,7 @@ cannot be seen broken shows nothing."""
 
 import sqlite3
 
-from judge import RULES, Judge
+from judge import RULES, Judge, times_of
 from phase import IMAGE
 from waiting import wait_for
 
@@ -38,6 +38,8 @@ class Saboteur:
         judge = Judge(phase.collect())
         judge.run()
         special = {item for item, *_ in judge.retries + judge.excused}
+        started_twice = {item for item, containers in judge.containers.items() if len(containers) > 1}
+        self.retried = [item for item in items if item in started_twice]
         self.free = [item for item in items if item not in special]
 
     def take(self, fits=lambda job: True):
@@ -46,12 +48,14 @@ class Saboteur:
         return item
 
     def harms(self):
+        # Only where docker interrupted a job is there a retry to be hidden.
         return [
+            *([("retried", self.hide_a_retry)] if self.retried else []),
+            ("retried", self.tell_of_a_retry),
             ("lost", self.delete),
             ("doubled", self.push_again),
             ("doubled", self.run_two_at_once),
             ("started", self.start_again),
-            ("retried", self.count_an_attempt),
             ("exit", self.change_the_code),
             ("unknown", self.forget_the_end),
             ("left", self.leave_a_container),
@@ -97,14 +101,27 @@ class Saboteur:
         self.container(item, "create", IMAGE, "true")
         return item
 
-    def change(self, item, what):
+    def database(self, statement, item):
         with sqlite3.connect(self.phase.folder / "queue.db") as database:
-            database.execute(f"UPDATE items SET {what} WHERE id = ?", [item])
+            database.execute(statement, [item])
         database.close()
         return item
 
-    def count_an_attempt(self):
-        return self.change(self.take(), "attempt = attempt + 1")
+    def change(self, item, what):
+        return self.database(f"UPDATE items SET {what} WHERE id = ?", item)
+
+    def tell_of_a_retry(self):
+        """Of an item that docker was never away from."""
+        stops = self.phase.engine.stops[self.phase.first_stop :]
+        first = min((stop["from"] for stop in stops), default=float("inf"))
+        ended = {item["id"]: times_of(item)[1] for item in self.phase.list()}
+        item = next(item for item in self.free if ended[item] < first)
+        self.free.remove(item)
+        self.database("INSERT INTO warnings (item, text) VALUES (?, 'try 2 of 6: no reason')", item)
+        return item
+
+    def hide_a_retry(self):
+        return self.database("DELETE FROM warnings WHERE item = ?", self.retried[0])
 
     def change_the_code(self):
         return self.change(self.take(), "exit_code = exit_code + 1")
