@@ -75,6 +75,10 @@ pub struct AgentConfig {
     pub stopped_run_timeout: Setting<Duration>,
     /// From `docker stop` to the kill.
     pub stop_grace: Setting<Duration>,
+    /// How long a job may run, from the start of its container; `None` is no limit.
+    pub timeout: Setting<Option<Duration>>,
+    /// How often a job begins again that docker or the machine interrupted.
+    pub max_retries: Setting<u32>,
     /// What the first signal does.
     pub on_signal: Setting<OnSignal>,
     /// How much of a job's output its log file keeps, in bytes.
@@ -254,6 +258,8 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
         ),
         stop_grace: Setting::default(Duration::from_secs(10))
             .or(file.stop_grace.map(Duration::from_secs), from_file()),
+        timeout: Setting::default(None).or(file.timeout(&path)?.map(Some), from_file()),
+        max_retries: Setting::default(5).or(file.max_retries, from_file()),
         on_signal: Setting::default(OnSignal::Drain).or(file.on_signal(&path)?, from_file()),
         log_max_bytes: Setting::default(100_000_000).or(file.log_max_bytes(&path)?, from_file()),
         log_file: Setting::default(None).or(

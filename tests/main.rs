@@ -14,6 +14,8 @@ mod docker;
 mod golden;
 mod properties;
 mod queue;
+mod restart;
+mod restart_docker;
 #[cfg(feature = "serve")]
 mod serve;
 mod wandb;

@@ -1,30 +1,40 @@
 //! One job's whole story, in the order in which it happens, and the only place where stages are named.
+//!
+//! Each step is in the journal before it is taken, so the story can be taken up in its middle by the agent's next
+//! process: `take_and_run` is a new item's story, `take_up` that of one which was in hand when an earlier process ended.
 
-use std::collections::BTreeMap;
+mod claim;
+mod ending;
+mod log;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
+use super::decide::{Identity, new_run_id, plan_of};
 use super::{Event, Shared};
-use crate::config::AgentConfig;
 use crate::failure::{AtStage, Error, Failure, Kind, Result, Stage};
 use crate::host::engine::{self, End};
-use crate::host::logs::{JobLog, LogFile, Redactor, TerminalLines};
+use crate::host::journal::{self, Entry, Step};
+use crate::host::logs::JobLog;
+use crate::host::runner::{self, Labels};
 use crate::host::stop::{Activity, Stop};
-use crate::host::{images, runner};
-use crate::launch::plan::{self, Context, Place, Plan};
+use crate::host::{files, images};
+use crate::launch::plan::{Place, Plan};
 use crate::launch::spec::LaunchSpec;
-use crate::queue::{AgentId, Ended, Outcome, RunQueueItem, Started, spell_duration};
+use crate::queue::{ItemId, RunQueueItem, SetBy, Started, StopReason};
+use ending::failed;
 
-/// How many of a job's last lines go into the report of a job that did not succeed.
-const QUOTED_LINES: usize = 20;
-
-/// How often, and how long apart, the end of a job is reported to a queue that does not take it.
-const REPORT_TRIES: u32 = 60;
+/// How long apart a queue is asked again that does not answer.
 const REPORT_EVERY: Duration = Duration::from_secs(2);
+
+/// The pause before an interrupted job begins again, doubled each time, and its most.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(300);
 
 /// What the loop needs to know of a job that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,335 +49,323 @@ pub enum Verdict {
     Unrecorded,
 }
 
-/// Starts the thread of a job.
+/// Starts the thread of a job that was just popped.
 pub fn start(
     shared: &Arc<Shared>,
     item: RunQueueItem,
     stop: &Arc<Stop>,
     events: &Sender<Event>,
 ) -> Result<JoinHandle<()>> {
-    let name = format!("item-{}", item.id);
-    let job = Job {
-        shared: Arc::clone(shared),
-        item,
-        stop: Arc::clone(stop),
+    let entry = Entry {
+        item: item.id.0,
+        queue: item.queue,
+        spec: item.spec,
+        agent: shared.agent.0.clone(),
+        run_id: new_run_id(),
+        attempt: 1,
+        step: Step::Taken,
+        started: None,
     };
-    let events = events.clone();
+    spawn(shared, entry, stop, events, Job::take_and_run)
+}
+
+/// Starts the thread of a job that an earlier process of this agent had in hand.
+pub fn take_up(
+    shared: &Arc<Shared>,
+    entry: Entry,
+    stop: &Arc<Stop>,
+    events: &Sender<Event>,
+) -> Result<JoinHandle<()>> {
+    spawn(shared, entry, stop, events, Job::take_up)
+}
+
+fn spawn(
+    shared: &Arc<Shared>,
+    entry: Entry,
+    stop: &Arc<Stop>,
+    events: &Sender<Event>,
+    story: fn(&mut Job) -> Verdict,
+) -> Result<JoinHandle<()>> {
+    let mut job = Job {
+        shared: Arc::clone(shared),
+        item: ItemId(entry.item.clone()),
+        entry,
+        plan: None,
+        stop: Arc::clone(stop),
+        events: events.clone(),
+    };
     std::thread::Builder::new()
-        .name(name)
+        .name(format!("item-{}", job.item))
         .spawn(move || {
-            let verdict = job.run();
+            let verdict = job.run(story);
             job.stop.now(Activity::Done);
-            let _ = events.send(Event::JobEnded(job.item.id, verdict));
+            let _ = job.events.send(Event::JobEnded(job.item.clone(), verdict));
         })
         .map_err(|cause| Error::system("cannot start a job's thread", cause))
 }
 
 struct Job {
     shared: Arc<Shared>,
-    item: RunQueueItem,
+    item: ItemId,
+    /// What the journal knows of the item.
+    entry: Entry,
+    /// What is to run, once that is decided for this try.
+    plan: Option<Plan>,
     stop: Arc<Stop>,
+    events: Sender<Event>,
 }
 
 impl Job {
     /// The job from its lease to its report. A panic is this job's failure and nobody else's.
-    fn run(&self) -> Verdict {
-        catch_unwind(AssertUnwindSafe(|| self.take_and_run())).unwrap_or_else(|panic| {
+    fn run(&mut self, story: fn(&mut Job) -> Verdict) -> Verdict {
+        catch_unwind(AssertUnwindSafe(|| story(self))).unwrap_or_else(|panic| {
             let text = panic_text(panic.as_ref());
-            self.report(&failed(Failure {
-                stage: Stage::Agent,
-                cause: Error::new(Kind::System, format!("internal error: {text}")),
-            }))
+            self.close(
+                &failed(Failure {
+                    stage: Stage::Agent,
+                    cause: Error::new(Kind::System, format!("internal error: {text}")),
+                }),
+                false,
+            )
         })
     }
 
-    fn take_and_run(&self) -> Verdict {
+    fn take_and_run(&mut self) -> Verdict {
         match self.take() {
-            Ok(Some(plan)) => self.run_plan(&plan),
-            Ok(None) => {
-                log::warn!("item {}: somebody else has taken it", self.item.id);
+            Ok(true) => self.run_item(),
+            Ok(false) => {
+                self.forget();
                 Verdict::NotOurs
             }
-            Err(failure) => self.report(&failed(failure)),
+            Err(failure) => self.close(&failed(failure), false),
         }
     }
 
-    /// Decides what to run and claims the item; `None` when it is not ours to run.
-    fn take(&self) -> Result<Option<Plan>, Failure> {
-        let shared = &self.shared;
-        let (spec, warnings) = LaunchSpec::parse(&self.item.spec).at(Stage::Agent)?;
-        let mut plan = plan_of(
-            &shared.config,
-            &shared.environment,
-            &shared.agent,
-            &self.item,
-            &spec,
-        )
-        .at(Stage::Agent)?;
-        plan.warnings.splice(..0, warnings);
-        if !self.claim(&plan.run_id) {
-            return Ok(None);
+    /// An item that was in hand when an earlier process ended: it is still ours, or nobody's of ours.
+    fn take_up(&mut self) -> Verdict {
+        ::log::info!("item {}: taken up where it was left", self.item);
+        if !self.adopt() {
+            return self.abandon();
         }
-        shared.queue.may_run(&spec).at(Stage::Agent)?;
-        Ok(Some(plan))
-    }
-
-    /// Makes the lease a claim. While the queue gives no answer it is asked again: the claim may have been made, and
-    /// giving up would leave the item claimed by nobody.
-    fn claim(&self, run_id: &str) -> bool {
-        let mut said = false;
-        while self.stop.reason().is_none() {
-            match self
-                .shared
-                .queue
-                .ack(&self.shared.agent, &self.item.id, run_id)
-            {
-                Ok(ours) => return ours,
-                Err(error) if !said => {
-                    log::error!("item {}: cannot be claimed yet: {error}", self.item.id);
-                    said = true;
-                }
-                Err(_) => {}
+        match &self.entry.step {
+            Step::Ended(report) => {
+                let (ended, by_itself) = (report.ended(), report.by_itself);
+                self.close(&ended, by_itself)
             }
-            std::thread::sleep(REPORT_EVERY);
+            _ => self.run_item(),
         }
-        self.shared.queue.leave(&self.item.id);
-        false
     }
 
-    fn run_plan(&self, plan: &Plan) -> Verdict {
-        log::info!(
-            "item {}: run {} of queue `{}`",
-            self.item.id,
-            plan.run_id,
-            self.item.queue
-        );
-        let mut log = match self.open_log(plan).at(Stage::Agent) {
-            Ok(log) => log,
-            Err(failure) => return self.report(&failed(failure)),
-        };
-        for warning in &plan.warnings {
-            log.note(format_args!("[launch-agent: warning: {warning}]"));
-            self.warn(warning);
+    /// Decides what to run and claims the item; `false` when it is not ours to run.
+    fn take(&mut self) -> Result<bool, Failure> {
+        let (spec, _) = LaunchSpec::parse(&self.entry.spec).at(Stage::Agent)?;
+        if let Some(run_id) = &spec.run_id {
+            self.entry.run_id.clone_from(run_id);
         }
-        let result = self.carry_out(plan, &mut log);
-        let ended_by_itself = result.is_ok() && self.stop.reason().is_none();
+        self.plan = Some(self.decide().at(Stage::Agent)?);
+        // The claim is answered with yes or lost on the way, and the machine may go down meanwhile: what it is for
+        // is known before it is made.
+        if let Err(error) = self.keep() {
+            ::log::error!("item {}: not taken: {error}", self.item);
+            self.shared.queue.leave(&self.item);
+            return Ok(false);
+        }
+        if !self.claim() {
+            return Ok(false);
+        }
+        self.shared.queue.may_run(&spec).at(Stage::Agent)?;
+        Ok(true)
+    }
+
+    fn run_item(&mut self) -> Verdict {
+        ::log::info!(
+            "item {}: run {} of queue `{}`",
+            self.item,
+            self.entry.run_id,
+            self.entry.queue
+        );
+        let mut log = match self.open_log().at(Stage::Agent) {
+            Ok(log) => log,
+            Err(failure) => return self.close(&failed(failure), false),
+        };
+        let result = self.carry_out(&mut log);
+        let by_itself = result.is_ok() && self.stop.reason().is_none();
         let ended = self.judge(result, &mut log);
+        self.entry.step = Step::Ended(journal::Report::new(&ended, by_itself));
+        if let Err(error) = self.keep() {
+            ::log::error!("item {}: its end is not in the journal: {error}", self.item);
+        }
         // The log is whole before the report says that the job has ended: whoever follows it stops reading then.
         if let Some(warning) = log.finish() {
             self.warn(&warning);
         }
-        let verdict = self.report(&ended);
-        if verdict == Verdict::Unrecorded {
-            log::error!(
-                "item {}: {} stays, as the only record of its end",
-                self.item.id,
-                plan.place
-            );
-        } else {
-            runner::clean_up(plan, ended_by_itself);
+        self.close(&ended, by_itself)
+    }
+
+    /// Tries until the job has ended. What the machine and docker do to it is not its end: then it begins again.
+    fn carry_out(&mut self, log: &mut JobLog) -> Result<End, Failure> {
+        loop {
+            let result = self.try_once(log);
+            self.limit(None);
+            let most = self.shared.config.max_retries.value;
+            match result {
+                Err(failure)
+                    if engine::may_pass(&failure.cause)
+                        && self.stop.reason().is_none()
+                        && self.entry.attempt <= most =>
+                {
+                    self.begin_again(&failure, log).at(Stage::Agent)?;
+                }
+                result => return result,
+            }
         }
-        verdict
     }
 
-    /// The log, with the exact command as its first line.
-    fn open_log(&self, plan: &Plan) -> Result<JobLog> {
-        let folder = &self.shared.logs_folder;
-        let path = folder.join(format!("{}.log", file_name(&self.item.id.0)));
-        let file = LogFile::create(&path, self.shared.config.log_max_bytes.value)?;
-        let terminal = TerminalLines::new(Arc::clone(&self.shared.terminal), &self.item.id.0);
-        let mut log = JobLog::new(Redactor::new(&plan.secrets), file, terminal);
-        log.note(&plan.run);
-        self.shared.queue.started(
-            &self.item.id,
-            &Started {
-                command: plan.run.to_string(),
-                log: path,
-            },
-        )?;
-        Ok(log)
-    }
-
-    fn carry_out(&self, plan: &Plan, log: &mut JobLog) -> Result<End, Failure> {
+    fn try_once(&mut self, log: &mut JobLog) -> Result<End, Failure> {
+        if let Some(started) = self.entry.started.clone() {
+            self.limit(Some(&started));
+            if let Some(end) =
+                runner::find_again(&started, self.labels(), log, &self.stop).at(Stage::Run)?
+            {
+                return Ok(end);
+            }
+            ::log::info!("item {}: it was not started yet", self.item);
+        }
+        let plan = match self.plan.take() {
+            Some(plan) => plan,
+            None => self.decide().at(Stage::Agent)?,
+        };
+        self.introduce(&plan, log).at(Stage::Agent)?;
         if let Place::Container(container) = &plan.place {
             images::provide(&container.image, log, &self.stop).at(Stage::Build)?;
         }
-        runner::run(plan, log, &self.stop).at(Stage::Run)
+        let started = self.about_to_run(&plan, log).at(Stage::Agent)?;
+        self.limit(Some(&started));
+        runner::run(&plan.run, &started, log, &self.stop).at(Stage::Run)
     }
 
-    /// The outcome, and its last words in the log. Whoever asked for the stop has the last word over what docker
-    /// made of it.
-    fn judge(&self, result: Result<End, Failure>, log: &mut JobLog) -> Ended {
-        let duration = result.as_ref().ok().and_then(|end| end.duration);
-        let last_lines = log.last_lines(QUOTED_LINES);
-        let outcome = match (self.stop.reason(), result) {
-            (Some(reason), Ok(end)) => {
-                log.note(format_args!("[launch-agent: {}]", end.exit));
-                Outcome::Stopped(reason)
-            }
-            (Some(reason), Err(_)) => Outcome::Stopped(reason),
-            (None, Ok(end)) => Outcome::Exited(end.exit),
-            (None, Err(failure)) => Outcome::Failed(failure),
+    /// Everything that is decided about this try, with nothing done.
+    fn decide(&self) -> Result<Plan> {
+        let (mut spec, warnings) = LaunchSpec::parse(&self.entry.spec)?;
+        // As W&B counts: a run that begins again goes on under its name (`WANDB_RESUME=allow`).
+        spec.resume_count += u64::from(self.entry.attempt - 1);
+        let shared = &self.shared;
+        let id = Identity {
+            item: &self.entry.item,
+            queue: &self.entry.queue,
+            run_id: &self.entry.run_id,
+            agent: shared.journal.name(),
         };
-        let after = duration
-            .map(|duration| format!(" after {}", spell_duration(duration)))
-            .unwrap_or_default();
-        log.note(format_args!("[launch-agent: {outcome}{after}]"));
-        let details = if outcome.is_success() {
-            String::new()
-        } else {
-            last_lines
-        };
-        Ended {
-            outcome,
-            duration,
-            details,
-        }
+        let mut plan = plan_of(&shared.config, &shared.environment, id, &spec)?;
+        plan.warnings.splice(..0, warnings);
+        Ok(plan)
     }
 
-    /// Tells the queue how the item ended, and goes on trying while the queue does not take it.
-    fn report(&self, ended: &Ended) -> Verdict {
-        let item = &self.item.id;
-        let after = ended
-            .duration
-            .map(|duration| format!(" after {}", spell_duration(duration)));
-        let line = format!(
-            "item {item}: {}{}",
-            ended.outcome,
-            after.unwrap_or_default()
-        );
-        if ended.outcome.is_success() {
-            log::info!("{line}");
-        } else {
-            log::warn!("{line}");
-        }
-        if let Outcome::Failed(Failure {
-            cause: Error {
-                hint: Some(hint), ..
+    /// Says what will run: the command in the log and at the item, and what its owner should know.
+    fn introduce(&mut self, plan: &Plan, log: &mut JobLog) -> Result<()> {
+        log.note(&plan.run);
+        self.shared.queue.started(
+            &self.item,
+            &Started {
+                command: plan.run.to_string(),
+                log: self.log_path(),
             },
-            ..
-        }) = &ended.outcome
-        {
-            log::warn!("item {item}: hint: {hint}");
-        }
-        for attempt in 1..=REPORT_TRIES {
-            match self.shared.queue.finish(&self.shared.agent, item, ended) {
-                Ok(true) => return verdict(&ended.outcome),
-                Ok(false) => {
-                    log::warn!(
-                        "item {item}: its end was not recorded, because it is no longer this agent's"
-                    );
-                    return Verdict::NotOurs;
-                }
-                Err(error) if attempt == 1 => {
-                    log::error!("item {item}: its end cannot be recorded yet: {error}");
-                }
-                Err(_) => {}
+        )?;
+        if self.entry.attempt == 1 {
+            for warning in &plan.warnings {
+                log.note(format_args!("[launch-agent: warning: {warning}]"));
+                self.warn(warning);
             }
-            std::thread::sleep(REPORT_EVERY);
         }
-        log::error!(
-            "item {item}: its end could not be recorded: {}",
-            ended.outcome
-        );
-        Verdict::Unrecorded
+        self.entry.step = Step::Preparing;
+        self.entry.started = None;
+        self.keep()
     }
 
-    fn warn(&self, warning: &str) {
-        log::warn!("item {}: {warning}", self.item.id);
-        if let Err(error) = self.shared.queue.warn(&self.item.id, warning) {
-            log::warn!(
-                "item {}: the warning could not be recorded: {error}",
-                self.item.id
-            );
+    /// Keeps what a restarted agent needs to find what is about to be started, and nobody can be sure was started.
+    fn about_to_run(&mut self, plan: &Plan, log: &JobLog) -> Result<journal::Started> {
+        let started = journal::Started {
+            container: match &plan.place {
+                Place::Container(container) => Some(journal::Container {
+                    name: container.name.clone(),
+                    cidfile: container.cidfile.clone(),
+                    removal: container.removal,
+                }),
+                Place::Process => None,
+            },
+            at: Timestamp::now(),
+            boot: runner::boot(),
+            log_from: log.position(),
+        };
+        if let Some(container) = &started.container {
+            // What an earlier try left there is of a container that is gone.
+            files::remove(&container.cidfile)?;
+        }
+        self.entry.step = Step::Running;
+        self.entry.started = Some(started.clone());
+        self.keep()?;
+        Ok(started)
+    }
+
+    /// Clears up what is left of an interrupted try, waits until docker is there, and says that the job begins again.
+    fn begin_again(&mut self, failure: &Failure, log: &mut JobLog) -> Result<()> {
+        let tries = self.shared.config.max_retries.value + 1;
+        let attempt = self.entry.attempt;
+        ::log::warn!("item {}: {failure}", self.item);
+        if failure.cause.kind == Kind::Docker {
+            let _ = self.events.send(Event::DockerInDoubt);
+            runner::wait_for_engine(&self.stop)?;
+        }
+        if let Some(started) = self.entry.started.take() {
+            runner::clear(&started, self.labels());
+        }
+        let doubled = AGAIN_AFTER.saturating_mul(1 << (attempt - 1).min(10));
+        self.stop.pause(doubled.min(AGAIN_AT_MOST));
+        self.stop.check()?;
+        self.entry.attempt += 1;
+        self.entry.step = Step::Preparing;
+        self.keep()?;
+        let said = format!("try {} of {tries}: {}", attempt + 1, failure.cause);
+        log.note(format_args!("[launch-agent: {said}]"));
+        self.warn(&said);
+        Ok(())
+    }
+
+    /// The time that the job has from the start of its container, or `None` while nothing of it runs.
+    fn limit(&self, started: Option<&journal::Started>) {
+        let limit = started.and_then(|started| {
+            let (seconds, set_by) = self.time_limit()?;
+            let ran = Timestamp::now().duration_since(started.at);
+            let ran = Duration::try_from(ran).unwrap_or_default();
+            let left = Duration::from_secs(seconds).saturating_sub(ran);
+            Some((
+                Instant::now().checked_add(left)?,
+                StopReason::TimeLimit { seconds, set_by },
+            ))
+        });
+        self.stop.limit(limit);
+        if limit.is_some() {
+            let _ = self.events.send(Event::LimitSet);
         }
     }
-}
 
-/// Everything that is decided about an item, with nothing done.
-pub fn plan_of(
-    config: &AgentConfig,
-    environment: &BTreeMap<String, String>,
-    agent: &AgentId,
-    item: &RunQueueItem,
-    spec: &LaunchSpec,
-) -> Result<Plan> {
-    let run_id = new_run_id();
-    let cidfile = cidfile(config, item)?;
-    let server = config.server();
-    let context = Context {
-        item: &item.id.0,
-        queue: &item.queue,
-        agent: &agent.0,
-        queue_entity: config.entity.value.as_deref(),
-        generated_run_id: &run_id,
-        server: server.as_ref(),
-        environment,
-        env_macros: &config.env_macros.value,
-        secure_mode: config.secure_mode.value,
-        cidfile: &cidfile,
-    };
-    if spec.is_scheduler {
-        return plan::scheduler(spec, &context);
+    /// What the job asked for, and at most what the agent's owner allows.
+    fn time_limit(&self) -> Option<(u64, SetBy)> {
+        let (spec, _) = LaunchSpec::parse(&self.entry.spec).ok()?;
+        let own = spec.timeout.map(|seconds| (seconds, SetBy::Job));
+        let owners = self.shared.config.timeout.value;
+        let owners = owners.map(|limit| (limit.as_secs(), SetBy::Owner));
+        own.into_iter()
+            .chain(owners)
+            .min_by_key(|(seconds, _)| *seconds)
     }
-    let launch = plan::resolve(spec, &context, &engine::run_help)?;
-    Ok(plan::plan(&launch, &context))
-}
 
-/// Where docker writes the container's id: one file for each process and item, so that two never share one.
-fn cidfile(config: &AgentConfig, item: &RunQueueItem) -> Result<PathBuf> {
-    let folder = config.state_folder.join("run");
-    std::fs::create_dir_all(&folder).map_err(|cause| {
-        Error::system(
-            format_args!("cannot make the folder {}", folder.display()),
-            cause,
-        )
-    })?;
-    Ok(folder.join(format!(
-        "{}-{}.cid",
-        std::process::id(),
-        file_name(&item.id.0)
-    )))
-}
-
-/// An item's id as part of a file's name: ids are opaque, and may hold `/`.
-fn file_name(id: &str) -> String {
-    id.chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || c == '-' || c == '=' {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect()
-}
-
-/// A name for a run as W&B makes them: eight of `[a-z0-9]`.
-fn new_run_id() -> String {
-    let alphabet = b"abcdefghijklmnopqrstuvwxyz0123456789";
-    (0..8)
-        .map(|_| char::from(alphabet[fastrand::usize(..alphabet.len())]))
-        .collect()
-}
-
-fn failed(failure: Failure) -> Ended {
-    Ended {
-        outcome: Outcome::Failed(failure),
-        duration: None,
-        details: String::new(),
-    }
-}
-
-fn verdict(outcome: &Outcome) -> Verdict {
-    match outcome {
-        outcome if outcome.is_success() => Verdict::Succeeded,
-        Outcome::Failed(failure) => Verdict::Failed {
-            docker_in_doubt: matches!(failure.cause.kind, Kind::Docker | Kind::System),
-        },
-        _ => Verdict::Failed {
-            docker_in_doubt: false,
-        },
+    fn labels(&self) -> Labels<'_> {
+        Labels {
+            agent: self.shared.journal.name(),
+            item: &self.entry.item,
+            run: &self.entry.run_id,
+        }
     }
 }
 

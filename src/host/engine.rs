@@ -1,5 +1,7 @@
 //! Asks the docker engine: is it there, how is a container, how did it end. Each question has a timeout.
 
+mod events;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,6 +11,7 @@ use crate::failure::{Error, Kind, Result};
 use crate::host::process::{self, Output};
 use crate::launch::docker;
 use crate::queue::Exit;
+pub use events::{end_from_events, seconds, was_restarted};
 
 /// An engine that answers does so in milliseconds; a busy disk may take a while.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -52,6 +55,8 @@ pub fn has_image(image: &str) -> Result<bool> {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ContainerState {
+    #[serde(default)]
+    status: String,
     running: bool,
     #[serde(default)]
     restarting: bool,
@@ -67,6 +72,11 @@ impl ContainerState {
     /// Does its first process live, paused or not, or will a restart policy start it again?
     pub fn is_alive(&self) -> bool {
         self.running || self.restarting
+    }
+
+    /// Is it made, and neither started nor given up?
+    pub fn is_only_created(&self) -> bool {
+        self.status == "created"
     }
 
     /// How it ended, when it ever started.
@@ -116,60 +126,11 @@ pub fn container_state(container: &str) -> Result<Option<ContainerState>> {
     serde_json::from_str(&output.stdout)
         .map(Some)
         .map_err(|cause| {
-            Error::new(
-                Kind::Docker,
-                format!(
-                    "docker's answer about the container {container} is not understood: {cause}"
-                ),
+            Error::system(
+                format_args!("docker's answer about the container {container} is not understood"),
+                cause,
             )
         })
-}
-
-/// How a container ended that is no longer there, from the engine's memory of events since `since`. `None` when it
-/// never started, or when the engine has forgotten.
-pub fn end_from_events(container: &str, since: Timestamp) -> Result<Option<End>> {
-    let command = docker::events(container, &seconds(since), &seconds(Timestamp::now()));
-    let output = process::output(&command, ANSWER)?;
-    if !output.is_success() {
-        return Err(refusal(&output));
-    }
-    Ok(end_of_events(&output.stdout))
-}
-
-fn seconds(time: Timestamp) -> String {
-    format!("{}.{:09}", time.as_second(), time.subsec_nanosecond())
-}
-
-#[derive(Deserialize)]
-struct Event {
-    #[serde(rename = "Action", default)]
-    action: String,
-    #[serde(rename = "Actor", default)]
-    actor: Actor,
-    #[serde(rename = "timeNano", default)]
-    time: u64,
-}
-
-#[derive(Default, Deserialize)]
-struct Actor {
-    #[serde(rename = "Attributes", default)]
-    attributes: std::collections::BTreeMap<String, String>,
-}
-
-fn end_of_events(text: &str) -> Option<End> {
-    let events: Vec<Event> = text
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect();
-    let started = events.iter().find(|event| event.action == "start")?;
-    let died = events.iter().rev().find(|event| event.action == "die")?;
-    Some(End {
-        exit: Exit {
-            code: died.actor.attributes.get("exitCode")?.parse().ok()?,
-            oom_killed: events.iter().any(|event| event.action == "oom"),
-        },
-        duration: Some(Duration::from_nanos(died.time.saturating_sub(started.time))),
-    })
 }
 
 /// Stops a container: asks, kills after `grace`, and returns once it is seen not to run. `Ok(false)`: there is no
@@ -182,10 +143,10 @@ pub fn stop_container(container: &str, grace: Duration) -> Result<bool> {
         return Ok(false);
     }
     for _ in 0..5 {
-        match container_state(container) {
-            Ok(None) => return Ok(true),
-            Ok(Some(state)) if !state.is_alive() => return Ok(true),
-            Ok(Some(_)) | Err(_) => {}
+        match container_state(container)? {
+            None => return Ok(true),
+            Some(state) if !state.is_alive() => return Ok(true),
+            Some(_) => {}
         }
         log::warn!("the container {container} did not stop; killing it");
         let _ = process::output(&docker::kill(container), ANSWER);
@@ -195,6 +156,44 @@ pub fn stop_container(container: &str, grace: Duration) -> Result<bool> {
         format!("the container {container} could not be stopped: it still runs"),
     )
     .hint(format!("look at it with `docker inspect {container}`")))
+}
+
+/// A container with the agent's labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Labelled {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Docker's word for how it is: `created`, `running`, `paused`, `exited` ..
+    pub state: String,
+    /// The item that it is of.
+    pub item: String,
+}
+
+/// The containers that have these labels (`NAME=VALUE`), running or not.
+pub fn containers(labels: &[String]) -> Result<Vec<Labelled>> {
+    let output = process::output(&docker::containers(labels), ANSWER)?;
+    if !output.is_success() {
+        return Err(refusal(&output));
+    }
+    let lines = output.stdout.lines();
+    let parts = lines.filter_map(|line| {
+        let mut parts = line.splitn(4, '\t').map(str::to_owned);
+        Some(Labelled {
+            id: parts.next()?,
+            name: parts.next()?,
+            state: parts.next()?,
+            item: parts.next()?,
+        })
+    });
+    Ok(parts.collect())
+}
+
+/// Is this trouble of the machine or of docker, which may have passed when the same is tried again? What docker makes
+/// of the job is not.
+pub fn may_pass(error: &Error) -> bool {
+    error.kind == Kind::Docker || says(&error.message, &["no space left on device"])
 }
 
 /// Removes a container. One that is not there is no error.
@@ -331,39 +330,6 @@ mod tests {
             "StartedAt":"0001-01-01T00:00:00Z","FinishedAt":"0001-01-01T00:00:00Z"}"#,
         );
         assert_eq!(state.end(), None);
-    }
-
-    #[test]
-    fn reads_the_end_of_a_removed_container_from_its_events() {
-        let event = |action: &str, attributes: &str, time: u64| {
-            format!(
-                r#"{{"Type":"container","Action":"{action}","Actor":{{"ID":"x","Attributes":{{{attributes}}}}},"timeNano":{time}}}"#
-            )
-        };
-        let all = [
-            event("create", "", 1),
-            event("start", "", 1_000_000_000),
-            event("oom", "", 2_000_000_000),
-            event("die", r#""exitCode":"137","name":"t3""#, 3_000_000_000),
-            event("destroy", "", 4),
-        ];
-        let end = end_of_events(&all.join("\n")).expect("an end");
-        assert_eq!(
-            end,
-            End {
-                exit: Exit {
-                    code: 137,
-                    oom_killed: true
-                },
-                duration: Some(Duration::from_secs(2))
-            }
-        );
-        assert_eq!(
-            end_of_events(&[all[0].as_str(), all[4].as_str()].join("\n")),
-            None,
-            "never started"
-        );
-        assert_eq!(end_of_events("not json\n"), None);
     }
 
     #[test]

@@ -32,6 +32,14 @@ impl Redactor {
         }
     }
 
+    /// Another one for the same values.
+    pub fn anew(&self) -> Redactor {
+        Redactor {
+            secrets: self.secrets.clone(),
+            held: Vec::new(),
+        }
+    }
+
     /// Takes more output and gives what may be shown of it so far.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
         if self.secrets.is_empty() {

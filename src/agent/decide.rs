@@ -1,0 +1,86 @@
+//! Where a job's plan comes from, for the agent and for `--dry-run`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::config::AgentConfig;
+use crate::failure::Result;
+use crate::host::{engine, files, runner, strays};
+use crate::launch::command::Secret;
+use crate::launch::plan::{self, Context, Plan};
+use crate::launch::spec::LaunchSpec;
+
+/// What a job is known by.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity<'a> {
+    /// The item.
+    pub item: &'a str,
+    /// Its queue.
+    pub queue: &'a str,
+    /// The run that it becomes, when its spec names none.
+    pub run_id: &'a str,
+    /// The agent, by its name on this machine.
+    pub agent: &'a str,
+}
+
+/// Everything that is decided about an item, with nothing done.
+pub fn plan_of(
+    config: &AgentConfig,
+    environment: &BTreeMap<String, String>,
+    id: Identity<'_>,
+    spec: &LaunchSpec,
+) -> Result<Plan> {
+    let cidfile = cidfile(config, id)?;
+    let server = config.server();
+    let context = Context {
+        item: id.item,
+        queue: id.queue,
+        agent: id.agent,
+        queue_entity: config.entity.value.as_deref(),
+        generated_run_id: id.run_id,
+        server: server.as_ref(),
+        environment,
+        env_macros: &config.env_macros.value,
+        secure_mode: config.secure_mode.value,
+        cidfile: &cidfile,
+    };
+    if spec.is_scheduler {
+        let mut plan = plan::scheduler(spec, &context)?;
+        let mark = runner::process_mark(id.agent, id.item);
+        plan.run
+            .env
+            .insert(strays::VARIABLE.to_owned(), Secret::new(mark));
+        return Ok(plan);
+    }
+    let launch = plan::resolve(spec, &context, &engine::run_help)?;
+    Ok(plan::plan(&launch, &context))
+}
+
+/// Where docker writes the container's id: one file for each agent and item, so that two never share one, and an agent
+/// that was started again knows it.
+fn cidfile(config: &AgentConfig, id: Identity<'_>) -> Result<PathBuf> {
+    let folder = config.state_folder.join("run");
+    files::make_folder(&folder)?;
+    Ok(folder.join(format!("{}-{}.cid", id.agent, file_name(id.item))))
+}
+
+/// An item's id as part of a file's name: ids are opaque, and may hold `/`.
+pub fn file_name(id: &str) -> String {
+    id.chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' || c == '=' {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect()
+}
+
+/// A name for a run as W&B makes them: eight of `[a-z0-9]`.
+pub fn new_run_id() -> String {
+    let alphabet = b"abcdefghijklmnopqrstuvwxyz0123456789";
+    (0..8)
+        .map(|_| char::from(alphabet[fastrand::usize(..alphabet.len())]))
+        .collect()
+}
