@@ -25,7 +25,7 @@ RULES = {
 # A container's output may be on its way when its agent is killed, and an agent that has just come back needs a moment to
 # find its containers.
 ON_ITS_WAY = 1.0
-FINDS_ITS_OWN = 1.5
+FINDS_ITS_OWN = 2.0
 
 # How an item tells of a retry, and how a log says that it is not whole.
 TRY = re.compile(r"^try (\d+) of \d+: (.*)")
@@ -180,14 +180,9 @@ class Judge:
             return None
         if not self.came_to_its_end(item, job, container):
             return "docker stopped under it"
-        if self.end_is_forgotten(job, container, stop):
+        if job.rm and self.was_forgotten(container):
             return "docker stopped, and forgot how it ended"
         return None
-
-    def end_is_forgotten(self, job, container, stop):
-        """With `--rm` docker removes what has ended, and what it remembers of it goes with the engine. Then only an
-        agent knows that was there before the end and until the engine was back."""
-        return job.rm and not self.agent_lived(container.die or stop["from"], stop["to"])
 
     def came_to_its_end(self, item, job, container):
         """By the job's own word, or else by its exit code."""
@@ -219,12 +214,21 @@ class Judge:
         last = containers[-1] if containers else None
         if code is not None or last is None:
             return self.break_rule("exit", item, described)
-        # It says that the end is not known. True, where docker forgot it while no agent was there to see it.
-        stop = self.stopped_under(last, float("inf"))
-        if "not known" in words and stop and self.end_is_forgotten(job, last, stop):
+        if "not known" in words and job.rm and self.was_forgotten(last):
             self.excused.append((item, "its end is not known", described))
         else:
             self.break_rule("unknown", item, described)
+
+    def was_forgotten(self, container):
+        """What docker remembers of a container that it has removed goes with the engine: was there no agent that could
+        have asked before?"""
+        for stop in self.seen.stops:
+            end = stop["from"] if container.die is None else container.die
+            if end <= stop["gone"]:
+                # One that ran until the stop is interrupted, or not, as only an agent knows that sees docker back.
+                until = end if end < stop["from"] - ON_ITS_WAY else stop["to"]
+                return not self.agent_had_time(min(end, stop["from"]), stop["from"], until)
+        return False
 
     def log(self, item, job):
         text = self.seen.logs.get(item)
@@ -272,16 +276,20 @@ class Judge:
             return None
         if container.die is None:
             return "docker removed it and forgot its end"
-        if self.agent_lived(container.die, container.die):
+        if self.agent_had_time(container.die, container.die, container.die):
             return None
         return f"docker removed it at {container.die:.3f}, when no agent followed it"
 
-    def agent_lived(self, begin, end):
-        """Was there one agent that had found its containers before, and lived on after?"""
-        return any(
-            life["from"] + FINDS_ITS_OWN <= begin and (life["to"] is None or life["to"] >= end + ON_ITS_WAY)
-            for life in self.seen.lives
-        )
+    def agent_had_time(self, begin, end, until):
+        """Was one agent there long enough: to find its containers, between `begin` and `end` or before that, and to
+        live on after `until`?"""
+        for life in self.seen.lives:
+            to = float("inf") if life["to"] is None else life["to"]
+            if life["from"] + FINDS_ITS_OWN <= begin and to >= until + ON_ITS_WAY:
+                return True
+            if max(life["from"], begin) + FINDS_ITS_OWN + ON_ITS_WAY <= min(to, end):
+                return True
+        return False
 
     def engine_was_away(self, begin, end):
         return any(begin <= stop["to"] and end >= stop["from"] - 1 for stop in self.seen.stops)

@@ -175,7 +175,8 @@ class Phase:
         chance = random.Random(f"{self.seed} agent")
         while not self.over.is_set():
             self.agent.start()
-            until = time.monotonic() + chance.uniform(0.7, 2.2) * float(os.environ.get("CALM", "1"))
+            # Every second or two, and now and then after a while in which it can bring something to an end.
+            until = time.monotonic() + chance.choice([*[chance.uniform(0.7, 2.2)] * 5, chance.uniform(4, 6)])
             while time.monotonic() < until and self.agent.alive() and not self.over.is_set():
                 time.sleep(0.02)
             if self.over.is_set():

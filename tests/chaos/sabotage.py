@@ -43,7 +43,9 @@ class Saboteur:
         self.free = [item for item in items if item not in special]
 
     def take(self, fits=lambda job: True):
-        item = next(item for item in self.free if fits(self.phase.items[item]))
+        item = next((item for item in self.free if fits(self.phase.items[item])), None)
+        if item is None:
+            raise RuntimeError("too few items are without a peculiarity: give it more jobs")
         self.free.remove(item)
         return item
 
