@@ -60,7 +60,7 @@ pub fn start(
         item: item.id.0,
         queue: item.queue,
         spec: item.spec,
-        agent: shared.agent.0.clone(),
+        agents: vec![shared.agent.0.clone()],
         run_id: new_run_id(),
         attempt: 1,
         step: Step::Taken,
@@ -192,9 +192,7 @@ impl Job {
         let by_itself = result.is_ok() && self.stop.reason().is_none();
         let ended = self.judge(result, &mut log);
         self.entry.step = Step::Ended(journal::Report::new(&ended, by_itself));
-        if let Err(error) = self.keep() {
-            ::log::error!("item {}: its end is not in the journal: {error}", self.item);
-        }
+        self.keep_or_say();
         // The log is whole before the report says that the job has ended: whoever follows it stops reading then.
         if let Some(warning) = log.finish() {
             self.warn(&warning);

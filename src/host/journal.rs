@@ -34,8 +34,9 @@ pub struct Entry {
     pub queue: String,
     /// The launch spec as it was taken.
     pub spec: Value,
-    /// The agent, by the name that the queue gave it, whose item it is.
-    pub agent: String,
+    /// The agent whose item it is, by the name that the queue gave it. While it is taken over, several: nobody knows
+    /// how far that came.
+    pub agents: Vec<String>,
     /// The run that the item becomes.
     pub run_id: String,
     /// The how manieth try this is: what docker or the machine interrupted begins again.
@@ -268,7 +269,7 @@ mod tests {
             item: item.to_owned(),
             queue: "q".to_owned(),
             spec: json!({"project": "p", "docker": {"docker_image": "i:1"}}),
-            agent: "a1".to_owned(),
+            agents: vec!["a1".to_owned()],
             run_id: "r1".to_owned(),
             attempt: 2,
             step: Step::Running,

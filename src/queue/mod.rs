@@ -129,8 +129,8 @@ pub trait Queue: Send + Sync {
 /// What an earlier process of an agent did with an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Former {
-    /// The name that it had.
-    pub agent: AgentId,
+    /// The name that it had. Several, where an earlier attempt to take the item over was interrupted.
+    pub agents: Vec<AgentId>,
     /// The run that it named, or was about to name, in its ack.
     pub run_id: String,
     /// Was the ack answered with yes?

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// What a fake docker does. It keeps its notes in `$FAKE`: `calls` (one argv a line, quoted by bash), `images`
 /// (those that are there), `state.NAME`, `args.NAME` and `log.NAME` of each container, and runs `job` as the container's
-/// command, in a session of its own: a container outlives its client. Where a file `hold-STEP` is, it makes a file
+/// command, in a session of its own: a container outlives its client, and does not have its arguments. Where a file `hold-STEP` is, it makes a file
 /// `held-STEP` and waits.
 const FAKE_DOCKER: &str = r#"#!/bin/bash
 if [ "$1" = --container ]; then
@@ -34,9 +34,9 @@ case "$1 $2" in
     [ -e "$FAKE/registry" ] || { echo "Error response from daemon: pull access denied for ${*: -1}" >&2; exit 1; } ;;
   "run --help") printf 'Options:\n      --brand-new string   A newer option\n' ;;
   "run "*)
-    name= cidfile=
+    name= cidfile= args=("$@")
     for ((i = 1; i < $#; i++)); do
-      case "${!i}" in --name) j=$((i + 1)); name=${!j} ;; --cidfile) j=$((i + 1)); cidfile=${!j} ;; esac
+      case "${!i}" in --name) j=$((i + 1)); name=${!j} ;; --cidfile) j=$((i + 1)); cidfile=${!j} args[i]=.. ;; esac
     done
     hold create
     [ ! -e "$FAKE/refuse" ] || { cat "$FAKE/refuse" >&2; exit 125; }
@@ -46,7 +46,7 @@ case "$1 $2" in
     hold start
     echo $$ >"$FAKE/client.$name"
     state "$name" running true 0
-    setsid bash -c 'end() { sed -e "s/running/exited/; s/true/false/; s/\"ExitCode\":0/\"ExitCode\":$1/" "$FAKE/state.$2" >"$FAKE/state.$2.new"; mv "$FAKE/state.$2.new" "$FAKE/state.$2"; }; "$@"; code=$?; end $code "$3"; exit $code' container "$0" --container "$name" "$@" &
+    setsid bash -c 'end() { sed -e "s/running/exited/; s/true/false/; s/\"ExitCode\":0/\"ExitCode\":$1/" "$FAKE/state.$2" >"$FAKE/state.$2.new"; mv "$FAKE/state.$2.new" "$FAKE/state.$2"; }; "$@"; code=$?; end $code "$3"; exit $code' container "$0" --container "$name" "${args[@]}" &
     wait $!; exit $? ;;
   "container inspect") cat "$FAKE/state.$(name_of "${*: -1}")" 2>/dev/null || { echo "Error: No such container: ${*: -1}" >&2; exit 1; } ;;
   "ps --all")

@@ -348,7 +348,7 @@ fn a_team_is_registered_like_anybody() {
 /// What an earlier process did that claimed an item for a run.
 fn former(agent: &AgentId, run_id: &str) -> Former {
     Former {
-        agent: agent.clone(),
+        agents: vec![agent.clone()],
         run_id: run_id.to_owned(),
         claimed: true,
     }

@@ -1,5 +1,7 @@
 //! Whose an item is: claimed, taken over from the agent's earlier process, or given up.
 
+use std::sync::Arc;
+
 use super::{Job, REPORT_EVERY, Verdict};
 use crate::failure::Result;
 use crate::host::journal::Step;
@@ -26,7 +28,7 @@ impl Job {
     /// is followed, and its end is reported when the queue is there again.
     pub(super) fn adopt(&mut self) -> bool {
         let former = Former {
-            agent: AgentId(self.entry.agent.clone()),
+            agents: self.entry.agents.iter().cloned().map(AgentId).collect(),
             run_id: self.entry.run_id.clone(),
             claimed: self.entry.step != Step::Taken,
         };
@@ -35,13 +37,17 @@ impl Job {
             queue: self.entry.queue.clone(),
             spec: self.entry.spec.clone(),
         };
-        let (queue, agent) = (&self.shared.queue, &self.shared.agent);
-        let ours = self.ask_queue("taken up", || queue.adopt(agent, &item, &former));
+        let (queue, agent) = (Arc::clone(&self.shared.queue), self.shared.agent.clone());
+        // Ended between the two, the next process must know both names.
+        self.entry.agents.push(agent.0.clone());
+        self.keep_or_say();
+        let ours = self.ask_queue("taken up", || queue.adopt(&agent, &item, &former));
         if ours == Some(true) {
-            self.entry.agent.clone_from(&self.shared.agent.0);
+            self.entry.agents = vec![agent.0];
             if self.entry.step == Step::Taken {
                 self.entry.step = Step::Preparing;
             }
+            self.keep_or_say();
         }
         ours.unwrap_or(former.claimed)
     }

@@ -123,6 +123,13 @@ impl Job {
         self.shared.journal.keep(&self.entry)
     }
 
+    /// Keeps what is known of the item, for a step that is taken whether or not the disk lets it.
+    pub(super) fn keep_or_say(&self) {
+        if let Err(error) = self.keep() {
+            log::error!("item {}: {error}", self.item);
+        }
+    }
+
     pub(super) fn forget(&self) {
         if let Err(error) = self.shared.journal.forget(&self.entry.item) {
             log::error!("item {}: {error}", self.item);

@@ -73,15 +73,18 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn line(&mut self, line: &[u8]) -> Option<()> {
-        let before = (self.ways.clone(), self.unfinished.len());
         let is_clients = CLIENTS_OWN.iter().any(|start| line.starts_with(start));
-        if line.iter().try_for_each(|byte| self.byte(*byte)).is_none() {
-            if !is_clients {
-                return None;
-            }
-            self.ways = before.0;
-            self.unfinished.truncate(before.1);
+        let before = is_clients.then(|| (self.ways.clone(), self.unfinished.len()));
+        let fits = line.iter().try_for_each(|byte| self.byte(*byte)).is_some();
+        let is_new =
+            |unfinished: usize| before.as_ref().is_some_and(|(_, then)| unfinished > *then);
+        if fits && !is_new(self.unfinished.len()) {
+            return Some(());
         }
+        // Not of the container: the log goes on behind it as if it were not there.
+        let (ways, unfinished) = before?;
+        self.ways = ways;
+        self.unfinished.truncate(unfinished);
         Some(())
     }
 

@@ -93,17 +93,19 @@ pub fn adopt(
     former: &Former,
     now: i64,
 ) -> Result<bool, Trouble> {
+    let mut agents: Vec<&str> = former.agents.iter().map(|agent| agent.0.as_str()).collect();
+    agents.push(&agent.0);
     let changed = db
         .prepare_cached(
             "UPDATE items SET state = 'CLAIMED', leased_until = NULL, agent = ?2, run_id = ?4, \
              claimed_at = CASE state WHEN 'CLAIMED' THEN claimed_at ELSE ?5 END \
-             WHERE id = ?1 AND agent IN (?2, ?3) \
+             WHERE id = ?1 AND agent IN (SELECT value FROM json_each(?3)) \
              AND ((state = 'CLAIMED' AND run_id = ?4) OR (state = 'LEASED' AND NOT ?6))",
         )?
         .execute(params![
             row_number(item),
             agent.0,
-            former.agent.0,
+            serde_json::Value::from(agents).to_string(),
             former.run_id,
             now,
             former.claimed
