@@ -39,10 +39,13 @@ pub fn to_the_end(
     doing(None);
     let mut is_first = true;
     loop {
-        let is_alive = match patiently(|| engine::container_state(id))? {
-            None => return patiently(|| engine::end_from_events(id, since(started))),
+        let (is_alive, end) = match patiently(|| engine::container_state(id))? {
+            None => {
+                log.note("[launch-agent: lines may be missing here: docker has removed the container, and its log with it]");
+                return patiently(|| engine::end_from_events(id, since(started)));
+            }
             Some(state) if state.end().is_none() && !state.is_alive() => return Ok(None),
-            Some(state) => state.is_alive(),
+            Some(state) => (state.is_alive(), state.end()),
         };
         let source = Source {
             id,
@@ -56,8 +59,9 @@ pub fn to_the_end(
             log::warn!("the output of the container {id} cannot be followed: {error}");
         }
         if !is_alive {
-            // All its output is here: what it printed between the last look and its end came with the look after.
-            return Ok(patiently(|| engine::container_state(id))?.and_then(|state| state.end()));
+            // All its output is here: what it printed between the last look and its end came with the look after. The
+            // engine is not asked again: with `--rm` it may have removed the container, and its end with it.
+            return Ok(end);
         }
         let _ = process::output(&docker::wait(id), WATCH);
     }
