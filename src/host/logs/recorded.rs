@@ -127,7 +127,9 @@ mod tests {
             let folder = tempfile::tempdir().expect("a folder");
             let path = folder.path().join("1.log");
             let mut log = LogFile::create(&path, 400).expect("a log");
-            lines.iter().for_each(|line| log.write(line.as_bytes()));
+            for line in &lines {
+                log.write(line.as_bytes());
+            }
             assert_eq!(log.finish(), None);
             std::fs::read_to_string(path).expect("a log")
         };
@@ -135,9 +137,9 @@ mod tests {
             let folder = tempfile::tempdir().expect("a folder");
             let path = folder.path().join("1.log");
             let mut log = LogFile::create(&path, 400).expect("a log");
-            lines[..cut]
-                .iter()
-                .for_each(|line| log.write(line.as_bytes()));
+            for line in &lines[..cut] {
+                log.write(line.as_bytes());
+            }
             // The process is killed: nothing is finished.
             std::mem::forget(log);
             let mut log = LogFile::resume(&path, 400).expect("a log");
@@ -147,9 +149,9 @@ mod tests {
             if !shown.contains('<') {
                 assert_eq!(shown, lines[cut / 2..cut].concat());
             }
-            lines[cut..]
-                .iter()
-                .for_each(|line| log.write(line.as_bytes()));
+            for line in &lines[cut..] {
+                log.write(line.as_bytes());
+            }
             assert_eq!(log.finish(), None);
             assert_eq!(
                 std::fs::read_to_string(&path).expect("a log"),
@@ -165,7 +167,9 @@ mod tests {
         let path = folder.path().join("1.log");
         let build = || {
             let mut log = LogFile::create(&path, 400).expect("a log");
-            (0..200u32).for_each(|n| log.write(format!("{n:09}\n").as_bytes()));
+            for n in 0..200u32 {
+                log.write(format!("{n:09}\n").as_bytes());
+            }
             log
         };
         assert_eq!(build().finish(), None);

@@ -33,6 +33,7 @@ impl Redactor {
     }
 
     /// Another one for the same values.
+    #[must_use]
     pub fn anew(&self) -> Redactor {
         Redactor {
             secrets: self.secrets.clone(),
