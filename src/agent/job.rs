@@ -212,7 +212,7 @@ impl Job {
                         && self.stop.reason().is_none()
                         && self.entry.attempt <= most =>
                 {
-                    self.begin_again(&failure, log).at(Stage::Agent)?;
+                    self.begin_again(&failure).at(Stage::Agent)?;
                 }
                 result => return result,
             }
@@ -220,6 +220,7 @@ impl Job {
     }
 
     fn try_once(&mut self, log: &mut JobLog) -> Result<End, Failure> {
+        self.clear_up(log).at(Stage::Agent)?;
         if let Some(started) = self.entry.started.clone() {
             self.limit(Some(&started));
             if let Some(end) =
@@ -305,28 +306,37 @@ impl Job {
         Ok(started)
     }
 
-    /// Clears up what is left of an interrupted try, waits until docker is there, and says that the job begins again.
-    fn begin_again(&mut self, failure: &Failure, log: &mut JobLog) -> Result<()> {
-        let tries = self.shared.config.max_retries.value + 1;
-        let attempt = self.entry.attempt;
+    /// Decides that the job begins again, and keeps that first: with the container goes the only sign that its end was
+    /// not the job's own.
+    fn begin_again(&mut self, failure: &Failure) -> Result<()> {
         ::log::warn!("item {}: {failure}", self.item);
         if failure.cause.kind == Kind::Docker {
             let _ = self.events.send(Event::DockerInDoubt);
-            runner::wait_for_engine(&self.stop)?;
         }
+        let tries = self.shared.config.max_retries.value + 1;
+        self.entry.attempt += 1;
+        let said = format!("try {} of {tries}: {}", self.entry.attempt, failure.cause);
+        self.entry.step = Step::Again(said);
+        self.keep()
+    }
+
+    /// Clears up what is left of an interrupted try once docker is there, and says that the job begins again.
+    fn clear_up(&mut self, log: &mut JobLog) -> Result<()> {
+        let Step::Again(said) = &self.entry.step else {
+            return Ok(());
+        };
+        let said = said.clone();
+        runner::wait_for_engine(&self.stop)?;
         if let Some(started) = self.entry.started.take() {
             runner::clear(&started, self.labels());
         }
-        let doubled = AGAIN_AFTER.saturating_mul(1 << (attempt - 1).min(10));
+        let doubled = AGAIN_AFTER.saturating_mul(1 << self.entry.attempt.saturating_sub(2).min(10));
         self.stop.pause(doubled.min(AGAIN_AT_MOST));
         self.stop.check()?;
-        self.entry.attempt += 1;
-        self.entry.step = Step::Preparing;
-        self.keep()?;
-        let said = format!("try {} of {tries}: {}", attempt + 1, failure.cause);
         log.note(format_args!("[launch-agent: {said}]"));
         self.warn(&said);
-        Ok(())
+        self.entry.step = Step::Preparing;
+        self.keep()
     }
 
     /// The time that the job has from the start of its container, or `None` while nothing of it runs.

@@ -57,6 +57,8 @@ pub enum Step {
     Preparing,
     /// Its command has begun, or is about to.
     Running,
+    /// Docker or the machine interrupted it, and it begins again: this is said of it once what is left is cleared up.
+    Again(String),
     /// It has ended, and the queue may not know yet.
     Ended(Report),
 }

@@ -318,13 +318,14 @@ pub fn clean_up(started: &Started, labels: Labels<'_>, ended_by_itself: bool) {
 }
 
 /// Removes a container, so that another can have its name. By its id: under its name there may be another's, which
-/// docker refused to make room for.
+/// docker refused to make room for. Waits until docker answers: nobody would look for the container later.
 pub fn clear(started: &Started, labels: Labels<'_>) {
     let Some(container) = &started.container else {
         return;
     };
-    let removed = again::look(container, labels)
-        .and_then(|id| id.map_or(Ok(()), |id| engine::remove_container(&id)));
+    let removed = patiently(|| {
+        again::look(container, labels)?.map_or(Ok(()), |id| engine::remove_container(&id))
+    });
     if let Err(error) = removed {
         log::warn!(
             "the container {} could not be removed: {error}",

@@ -100,6 +100,10 @@ class Engine:
         said = self.docker("ps", "--all", "--no-trunc", "--format", form).stdout
         return [json.loads(line) for line in said.splitlines()]
 
+    def remove_all(self):
+        for container in self.containers():
+            self.docker("rm", "--force", "--volumes", container["id"], check=False)
+
     def record(self):
         """Follows the events. After a restart the engine remembers what it did since, so that none is missed."""
         since = str(int(time.time()) - 1)

@@ -25,7 +25,7 @@ RULES = {
 # A container's output may be on its way when its agent is killed, and an agent that has just come back needs a moment to
 # find its containers.
 ON_ITS_WAY = 1.0
-FINDS_ITS_OWN = 2.0
+FINDS_ITS_OWN = 3.0
 
 # How an item tells of a retry, and how a log says that it is not whole.
 TRY = re.compile(r"^try (\d+) of \d+: (.*)")
@@ -301,8 +301,11 @@ def has_ended(item):
 
 def retries(item):
     """What an item tells of its later tries: (number, why)."""
-    found = [TRY.match(warning) for warning in item["warnings"]]
-    return [(int(told[1]), told[2]) for told in found if told]
+    # Over the wire an item has one text for all its warnings.
+    lines = [line for warning in item["warnings"] for line in warning.splitlines()]
+    found = [TRY.match(line) for line in lines]
+    # Told twice is once: the agent may be killed before it notes that it has told.
+    return sorted({int(told[1]): told[2] for told in found if told}.items())
 
 
 def times_of(item):

@@ -63,5 +63,8 @@ class Keeper:
             self.ended(code)
             return code
 
+    def said_in_this_life(self):
+        return self.said.read_text(errors="replace").rpartition(f"{self.name} is started\n")[2]
+
     def kills(self):
         return sum(life["end"] == "killed" for life in self.lives)

@@ -119,6 +119,7 @@ def inside(options):
     names = [options.only] if options.only else list(phases)
     broken = 0
     for name in names:
+        engine.remove_all()
         phase = phases[name](options, engine, folder / name)
         broken += report(phase, Judge(phase.run()))
         if options.sabotage and name == names[0]:

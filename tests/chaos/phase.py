@@ -19,7 +19,7 @@ SLOTS = 8
 
 # How long nothing must run before no more is expected to, and how long nothing may begin while something waits.
 QUIET = 4
-STUCK = 60
+STUCK = 100
 
 # An agent that does not end by then, once it is told to and has nothing in hand, does not drain.
 DRAINS_WITHIN = 60
@@ -35,6 +35,7 @@ class Phase:
     over_the_wire = False
     # Ends are recorded this long after they happened, at most.
     recorded_within = 60
+    removed_within = 20
 
     def __init__(self, options, engine, folder):
         self.options, self.engine, self.folder = options, engine, folder
@@ -210,9 +211,15 @@ class Phase:
         """The agent is left in peace: it brings to an end what it has in hand, and is told to end."""
         if not self.agent.alive():
             self.agent.start()
+            # Before that it does not listen to signals.
+            wait_for("the agent to poll", lambda: "polling" in self.agent.said_in_this_life(), 30)
         self.say(f"the jobs have run; {len(self.open_items())} items are not yet recorded as ended")
         try:
             wait_for("the items to be recorded", lambda: not self.open_items(), self.recorded_within)
+        except TimeoutError as error:
+            self.say(str(error))
+        try:
+            wait_for("the containers to be removed", lambda: not self.left(), self.removed_within)
         except TimeoutError as error:
             self.say(str(error))
         try:
@@ -231,7 +238,6 @@ class Phase:
         for job in self.jobs:
             path = self.marks / str(job.number)
             marks[job.number] = path.read_text().splitlines() if path.exists() else []
-        left = [container for container in self.engine.containers() if container["item"]]
         return Evidence(
             jobs=self.items,
             items=self.list(),
@@ -240,13 +246,18 @@ class Phase:
             logs={item: self.log_of(item) for item in self.items},
             stops=self.engine.stops[self.first_stop :],
             lives=self.agent.lives,
-            left=[{**container, "item": self.item_of(container["item"])} for container in left],
+            left=self.left(),
             over_the_wire=self.over_the_wire,
         )
 
     def log_of(self, item):
         path = self.log_path(item)
         return path.read_text(errors="replace") if path.exists() else None
+
+    def left(self):
+        """The containers of items."""
+        found = [container for container in self.engine.containers() if container["item"]]
+        return [{**container, "item": self.item_of(container["item"])} for container in found]
 
     def figures(self):
         lives = self.agent.lives

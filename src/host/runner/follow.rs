@@ -53,7 +53,8 @@ pub fn to_the_end(
             is_first: std::mem::take(&mut is_first),
             started,
         };
-        let followed = follow(&source, log, |client| doing(Some(client)));
+        // While docker is away it has a log all the same: its end is not taken for the log's.
+        let followed = patiently(|| follow(&source, log, |client| doing(Some(client))));
         doing(None);
         if let Err(error) = followed {
             log::warn!("the output of the container {id} cannot be followed: {error}");
@@ -141,6 +142,9 @@ fn find_seam(source: &Source<'_>, log: &JobLog, client: &impl Fn(Group)) -> Resu
     let (stdout, stderr) = (stdout.finish(), stderr.finish());
     if ending != Ending::Code(0) {
         let said = engine::explain(&String::from_utf8_lossy(&stderr));
+        if let Some(error) = engine::engine_trouble(&said) {
+            return Err(error);
+        }
         return Ok(Found::Nothing(said));
     }
     Ok(seam::find(&recorded, &stdout, &stderr).map_or(Found::NoSeam, Found::Seam))
