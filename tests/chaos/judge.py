@@ -212,12 +212,19 @@ class Judge:
             return
         described = f"{found['state']} with {code} ({words!r}), true is {job.code}; " + "; ".join(map(str, containers))
         last = containers[-1] if containers else None
-        if code is not None or last is None:
+        if code is not None or (last is None and not self.was_made(item)):
             return self.break_rule("exit", item, described)
-        if "not known" in words and job.rm and self.was_forgotten(last):
+        if "not known" in words and job.rm and (last is None or self.was_forgotten(last)):
             self.excused.append((item, "its end is not known", described))
         else:
             self.break_rule("unknown", item, described)
+
+    def was_made(self, item):
+        """Was a container made for it, which docker stopped before it started it? With `--rm` it is gone then, and the
+        agent knows no more than that it was there."""
+        stopped = any(not stop["live_restore"] for stop in self.seen.stops)
+        made = [event for event in self.seen.events if event["item"] == item and event["action"] == "create"]
+        return stopped and bool(made)
 
     def was_forgotten(self, container):
         """What docker remembers of a container that it has removed goes with the engine: was there no agent that could

@@ -143,7 +143,7 @@ class Phase:
             future.result()
 
     def is_quiet(self, futures):
-        """Every job has begun, and nothing has run for a while; or nothing has happened for long."""
+        """No job is still to begin, and nothing has run for a while; or nothing has happened for long."""
         for future in futures:
             if future.done():
                 future.result()
@@ -152,7 +152,7 @@ class Phase:
         if idle > STUCK:
             self.say(f"nothing has happened for {STUCK} s")
             return True
-        return idle > QUIET and self.share_begun() == 1 and not self.alive()
+        return idle > QUIET and not self.alive() and not self.still_to_begin()
 
     def events(self):
         return self.engine.record_so_far()[self.first_event :]
@@ -168,9 +168,15 @@ class Phase:
         # A stop of the engine may swallow the end of a container.
         return alive and alive & set(self.engine.running_if_it_answers())
 
+    def begun(self):
+        return {self.item_of(event["item"]) for event in self.events() if event["action"] == "start"}
+
     def share_begun(self):
-        begun = {self.item_of(event["item"]) for event in self.events() if event["action"] == "start"}
-        return len(begun & self.items.keys()) / len(self.items)
+        return len(self.begun() & self.items.keys()) / len(self.items)
+
+    def still_to_begin(self):
+        """An item may end without a start: docker may refuse to run it, or forget it."""
+        return set(self.open_items()) - self.begun()
 
     def kill_agents(self):
         chance = random.Random(f"{self.seed} agent")
