@@ -49,6 +49,8 @@ pub enum Command {
     Item(ItemArgs),
     /// Shows the agent's configuration
     Config(ConfigArgs),
+    /// Says what this machine lets jobs ask of docker
+    Policy(PolicyArgs),
     /// Says who you are for W&B, and where the key comes from
     Whoami(WhoamiArgs),
     /// Serves the embedded queue to other machines, over W&B's protocol
@@ -135,6 +137,17 @@ pub struct RenderArgs {
     #[arg(long, value_name = "FILE|-")]
     pub spec: Option<PathBuf>,
 
+    #[command(flatten)]
+    pub launch: LaunchArgs,
+
+    /// What to print
+    #[arg(long, value_enum, default_value_t = Format::Shell)]
+    pub format: Format,
+}
+
+/// What a launch spec is put together with, for a command that looks at one.
+#[derive(Debug, Args)]
+pub struct LaunchArgs {
     /// The queue's config, JSON or YAML
     #[arg(long, value_name = "FILE", conflicts_with = "queue")]
     pub queue_config: Option<PathBuf>,
@@ -150,10 +163,6 @@ pub struct RenderArgs {
     /// A value for a template variable of the queue named with --queue
     #[arg(short = 'v', long = "set-var", value_name = "NAME=VALUE")]
     pub set_var: Vec<String>,
-
-    /// What to print
-    #[arg(long, value_enum, default_value_t = Format::Shell)]
-    pub format: Format,
 
     #[command(flatten)]
     pub backend: BackendArgs,
@@ -435,6 +444,32 @@ pub struct ConfigShowArgs {
 
     #[command(flatten)]
     pub agent: AgentArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct PolicyArgs {
+    #[command(subcommand)]
+    pub command: PolicyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Says for each option of a launch spec whether the policy takes it, and by which rule
+    Check(PolicyCheckArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct PolicyCheckArgs {
+    /// The launch spec, JSON or YAML; - is standard input
+    #[arg(value_name = "SPEC")]
+    pub spec: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub launch: LaunchArgs,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,8 @@ mod entries;
 mod environment;
 mod file;
 pub mod identity;
+mod policy;
+mod registry;
 mod setting;
 
 use std::path::{Path, PathBuf};
@@ -16,9 +18,14 @@ use crate::cli::{AgentArgs, BackendArgs};
 use crate::failure::{Error, Kind, Result};
 use crate::launch::command::Secret;
 use crate::launch::plan::Server;
+use crate::launch::registry::{Destination, Login};
+use crate::launch::transfer::{PullPolicy, Transfers};
 pub use environment::Environment;
 use file::{Builder, File};
 use identity::{Identity, Said};
+use policy::OwnFiles;
+pub use policy::PolicySettings;
+use registry::Registries;
 pub use setting::{Origin, Setting};
 
 /// Where the queues are.
@@ -89,12 +96,20 @@ pub struct AgentConfig {
     pub verbosity: Setting<u8>,
     /// Refuse `overrides.entry_point`, as the reference does.
     pub secure_mode: Setting<bool>,
+    /// What jobs may ask of docker.
+    pub policy: PolicySettings,
     /// Variables of the agent that look secret and that macros may read all the same.
     pub env_macros: Setting<Vec<String>>,
     /// W&B's address.
     pub base_url: Setting<String>,
     /// How images are built.
     pub builder: Setting<Option<Builder>>,
+    /// Where built images go, by either of the two keys.
+    pub destination: Option<Destination>,
+    /// When the image of a job is pulled.
+    pub pull_policy: Setting<PullPolicy>,
+    /// How long one pull or push of an image may take.
+    pub transfer_timeout: Setting<Duration>,
     /// The older way to say where built images go.
     pub registry: Setting<Value>,
     /// The cloud that the agent runs in.
@@ -105,9 +120,15 @@ pub struct AgentConfig {
     pub key_looked_for: Vec<String>,
     /// What the owner should know about address and key, a sentence each. For whoever talks to W&B.
     pub identity_warnings: Vec<String>,
+    /// What the owner should know about his file, a sentence each.
+    pub warnings: Vec<String>,
     /// The folder for the agent's own files.
     pub state_folder: PathBuf,
 }
+
+/// 20 GB, which images for GPUs have, take three quarters of an hour at 60 Mbit/s. A registry that does not answer
+/// docker gives up by itself; this ends a download that stands still.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// What flags can say. Both the agent and the other commands reduce their flags to this.
 #[derive(Debug, Default)]
@@ -176,6 +197,16 @@ impl AgentConfig {
             .hint("for the embedded queue add `--local`, or write `backend: local` into launch-config.yaml; for W&B run `wandb login` or set `WANDB_API_KEY`"))
     }
 
+    /// How images come to this machine and leave it. `login` is that of the destination's registry, where the agent
+    /// does it.
+    pub fn transfers(&self, login: Option<Login>) -> Transfers {
+        Transfers {
+            pull_policy: self.pull_policy.value,
+            limit: self.transfer_timeout.value,
+            login,
+        }
+    }
+
     /// W&B's server, when jobs are told about one: not with the embedded queue, where there is neither server nor key.
     pub fn server(&self) -> Option<Server> {
         let key = self
@@ -222,15 +253,25 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
         environment,
         &path,
     )?;
+    let registries = Registries::read(&file, &path)?;
     let verbosity = (flags.verbosity > 0).then_some(flags.verbosity);
+    let backend = backend(
+        flags,
+        &file,
+        &path,
+        &state_folder,
+        identity.api_key.as_ref(),
+    )?;
+    let own_files = OwnFiles {
+        config: &path,
+        state_folder: &state_folder,
+        backend: &backend.value,
+        log_file: flags.log_file,
+    };
+    let keys = file.policy.clone().unwrap_or_default();
     Ok(AgentConfig {
-        backend: backend(
-            flags,
-            &file,
-            &path,
-            &state_folder,
-            identity.api_key.as_ref(),
-        )?,
+        policy: PolicySettings::settle(&keys, &own_files, environment)?,
+        backend,
         entity: identity.entity,
         queues: Setting::default(Vec::new())
             .or(file.queues(), from_file())
@@ -273,14 +314,20 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
             .or(file.verbosity(&path)?, from_file())
             .or(verbosity, Origin::Flag("-v")),
         secure_mode: Setting::default(false).or(file.secure_mode, from_file()),
-        env_macros: Setting::default(Vec::new()).or(file.env_macros(), from_file()),
+        env_macros: Setting::default(Vec::new()).or(keys.env_macros, from_file()),
         base_url: identity.base_url,
+        destination: registries.destination,
+        pull_policy: Setting::default(PullPolicy::default())
+            .or(file.pull_policy(&path)?, from_file()),
+        transfer_timeout: Setting::default(TRANSFER_TIMEOUT)
+            .or(file.transfer_timeout(&path)?, from_file()),
         builder: Setting::default(None).or(file.builder(&path)?.map(Some), from_file()),
         registry: Setting::default(Value::Null).or(file.registry.clone(), from_file()),
         environment: Setting::default(Value::Null).or(file.environment.clone(), from_file()),
         api_key: identity.api_key,
         key_looked_for: identity.looked,
         identity_warnings: identity.warnings,
+        warnings: registries.warnings,
         state_folder,
     })
 }

@@ -204,8 +204,18 @@ fn an_image_that_is_missing_is_pulled_and_one_that_cannot_be_fails_at_stage_buil
 #[test]
 fn an_option_that_only_a_newer_docker_knows_is_asked_for() {
     let sandbox = sandbox(r#"{"brand-new": "x"}"#, "");
+    let config = sandbox.write("agent.yaml", "policy: {allow: [brand-new]}\n");
+    let refused = sandbox.push("job:1", &[]);
+    sandbox.once(&[]).code(1);
+    let message = sandbox.item(&refused)["message"].to_string();
+    assert!(
+        message.contains("this policy does not know what it does"),
+        "{message}"
+    );
     sandbox.push("job:1", &[]);
-    sandbox.once(&[]).code(0);
+    sandbox
+        .once(&["--config", config.to_str().expect("UTF-8")])
+        .code(0);
     assert!(
         sandbox
             .calls("run")

@@ -339,6 +339,87 @@ fn volume_and_rm_of_the_documentation_work() {
 }
 
 #[test]
+fn what_the_policy_refuses_is_what_docker_would_have_done() {
+    let sandbox = Bench::new();
+    sandbox.write(".ssh/id", "a key");
+    std::fs::create_dir(sandbox.path("data")).expect("a folder");
+    std::os::unix::fs::symlink(sandbox.path(".ssh"), sandbox.path("data/link")).expect("linked");
+    let (link, hidden) = (sandbox.path("data/link"), sandbox.path(".ssh"));
+    let (link, hidden) = (link.display(), hidden.display());
+    sandbox.queue("q", "{}");
+    let open = sandbox.write("open.yaml", "policy: {preset: open}\n");
+    for options in [
+        format!(r#"{{"volume": "{link}:/x"}}"#),
+        format!(r#"{{"volume": "{link}/../../.ssh:/x"}}"#),
+        format!(r#"{{"mount": "\ntype=bind,\"SRC={link}\",dst=/x\ntype=tmpfs"}}"#),
+        format!(
+            r#"{{"mount": "dst=/x,volume-opt=type=none,volume-opt=o=bind,volume-opt=device={hidden}"}}"#
+        ),
+    ] {
+        let options = format!(r#"{{"docker": {options}}}"#);
+        let push = || sandbox.push(image(), &["-R", &options, "--", "cat", "/x/id"]);
+        let refused = push();
+        sandbox.once(&[]).code(1);
+        let item = sandbox.item(&refused);
+        assert_eq!(
+            (&item["state"], &item["stage"]),
+            (&"FAILED".into(), &"agent".into()),
+            "{item}"
+        );
+        let opened = push();
+        sandbox
+            .once(&["--config", open.to_str().expect("UTF-8")])
+            .code(0);
+        assert_eq!(output(&sandbox, &opened), "a key\n", "{options}");
+    }
+}
+
+#[test]
+fn what_the_owner_allows_is_what_the_job_gets() {
+    let sandbox = Bench::with_queue(r#"{"cap-drop": "ALL", "cap-add": "SYS_PTRACE"}"#);
+    let push = || sandbox.push(image(), &["--", "cat", "/proc/self/status"]);
+    let refused = push();
+    sandbox.once(&[]).code(1);
+    let message = sandbox.item(&refused)["message"].to_string();
+    assert!(
+        message.contains("refuses `--cap-add SYS_PTRACE`"),
+        "{message}"
+    );
+    let config = sandbox.write("agent.yaml", "policy: {allow: [cap-add=SYS_PTRACE]}\n");
+    let allowed = push();
+    sandbox
+        .once(&["--config", config.to_str().expect("UTF-8")])
+        .code(0);
+    let status = output(&sandbox, &allowed);
+    assert!(status.contains("\nCapEff:\t0000000000080000\n"), "{status}");
+}
+
+#[test]
+fn a_container_of_others_cannot_be_joined() {
+    let sandbox = Bench::new();
+    let stranger = format!("launch-agent-stranger-{}", std::process::id());
+    let made = docker(&["create", "--name", &stranger, image(), "true"]);
+    assert!(made.status.success(), "{made:?}");
+    sandbox.queue("q", "{}");
+    for (option, value) in [
+        ("network", format!("name=container:{stranger}")),
+        ("ipc", format!("container:{stranger}")),
+        ("volumes-from", stranger.clone()),
+        ("link", format!("{stranger}:db")),
+    ] {
+        let options = format!(r#"{{"docker": {{"{option}": "{value}"}}}}"#);
+        let id = sandbox.push(image(), &["-R", &options]);
+        sandbox.once(&[]).code(1);
+        let message = sandbox.item(&id)["message"].to_string();
+        assert!(
+            message.contains("the container is no job of this agent"),
+            "{message}"
+        );
+    }
+    assert!(docker(&["rm", &stranger]).status.success());
+}
+
+#[test]
 fn two_jobs_run_at_once() {
     let sandbox = Bench::new();
     std::fs::create_dir(sandbox.path("shared")).expect("a folder");

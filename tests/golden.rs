@@ -55,20 +55,20 @@ fn answer(folder: &Path) -> (&'static str, String) {
     }
     let json = render(folder, "json");
     let answer: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
-    let argv: Vec<String> = answer["run"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|word| word.as_str().expect("text").to_owned())
-        .collect();
-    let line = String::from_utf8(shell.stdout).expect("UTF-8");
-    let mut words = argv.iter().cloned();
-    let same = CommandLine::new(words.next().expect("a program")).args(words);
-    assert_eq!(line, format!("{same}\n"), "both formats say the same");
+    let argv = words(&answer["run"]).expect("a list");
+    let lines = String::from_utf8(shell.stdout).expect("UTF-8");
+    let pull = words(&answer["pull"]).map(|argv| format!("{}\n", command_line(&argv)));
+    let pull = pull.unwrap_or_default();
+    let same = command_line(&argv);
+    assert_eq!(
+        lines,
+        format!("{pull}{same}\n"),
+        "both formats say the same"
+    );
 
     let warnings = answer["warnings"].as_array().expect("a list").len();
     assert_eq!(talk.lines().count(), warnings, "{talk}");
-    let mut text = an_option_a_line(&argv, answer["image"].as_str().expect("text"));
+    let mut text = pull + &an_option_a_line(&argv, answer["image"].as_str().expect("text"));
     if let Some(names) = answer["env_from_agent"]
         .as_array()
         .filter(|it| !it.is_empty())
@@ -79,6 +79,20 @@ fn answer(folder: &Path) -> (&'static str, String) {
         let _ = write!(text, "\n{talk}");
     }
     ("plan.txt", text)
+}
+
+/// The words of an argv, where there is one.
+fn words(argv: &serde_json::Value) -> Option<Vec<String>> {
+    let words = argv.as_array()?.iter();
+    Some(
+        words
+            .map(|word| word.as_str().expect("text").to_owned())
+            .collect(),
+    )
+}
+
+fn command_line(argv: &[String]) -> CommandLine {
+    CommandLine::new(&argv[0]).args(&argv[1..])
 }
 
 /// The command with each option on a line of its own, found as docker would find them. Checks by the way that the

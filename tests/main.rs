@@ -12,8 +12,11 @@ mod cli;
 mod common;
 mod docker;
 mod golden;
+mod policy;
 mod properties;
+mod pulls;
 mod queue;
+mod registries;
 mod restart;
 mod restart_docker;
 #[cfg(feature = "serve")]

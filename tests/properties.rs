@@ -5,10 +5,12 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use launch_agent::host::machine::machine;
 use launch_agent::launch::command::CommandLine;
 use launch_agent::launch::docker_options::{Kind, OptionTable};
 use launch_agent::launch::macros::Macros;
 use launch_agent::launch::plan::{Context, plan, resolve};
+use launch_agent::launch::policy::{Guard, Policy, Preset};
 use launch_agent::launch::resource_args::options;
 use launch_agent::launch::spec::{LaunchSpec, Object};
 use launch_agent::launch::template::{Schemas, fill};
@@ -184,9 +186,12 @@ proptest! {
         });
         let (spec, _) = LaunchSpec::parse(&spec).expect("a good spec");
         let environment = BTreeMap::new();
+        let open = Policy::of(Preset::Open);
+        let guard = Guard { policy: &open, machine: machine() };
         let context = Context {
             item: "i", queue: "q", agent: "a", queue_entity: None, generated_run_id: "r", server: None,
-            environment: &environment, env_macros: &[], secure_mode: false, cidfile: Path::new("/cid"),
+            environment: &environment, env_macros: &[], secure_mode: false, guard, cidfile: Path::new("/cid"),
+            transfers: &launch_agent::launch::transfer::Transfers::default(),
         };
         let Ok(launch) = resolve(&spec, &context, &|| None) else { return Ok(()) };
         let argv = plan(&launch, &context).run.argv;

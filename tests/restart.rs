@@ -334,7 +334,7 @@ fn a_full_disk_under_a_pull_is_waited_out() {
     let sandbox = sandbox("{}", "");
     sandbox.write("fake/registry", "");
     sandbox.write(
-        "fake/refuse-pull",
+        "fake/refusals",
         "failed to register layer: write /x: no space left on device\n",
     );
     let id = sandbox.push("other:1", &[]);

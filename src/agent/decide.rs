@@ -5,10 +5,13 @@ use std::path::PathBuf;
 
 use crate::config::AgentConfig;
 use crate::failure::Result;
-use crate::host::{engine, files, runner, strays};
+use crate::host::machine::machine;
+use crate::host::{engine, files, registry, runner, strays};
 use crate::launch::command::Secret;
 use crate::launch::plan::{self, Context, Plan};
+use crate::launch::policy::Guard;
 use crate::launch::spec::LaunchSpec;
+use crate::launch::transfer::Transfers;
 
 /// What a job is known by.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +45,12 @@ pub fn plan_of(
         environment,
         env_macros: &config.env_macros.value,
         secure_mode: config.secure_mode.value,
+        guard: Guard {
+            policy: &config.policy.settled,
+            machine: machine(),
+        },
         cidfile: &cidfile,
+        transfers: &transfers(config, environment),
     };
     if spec.is_scheduler {
         let mut plan = plan::scheduler(spec, &context)?;
@@ -54,6 +62,14 @@ pub fn plan_of(
     }
     let launch = plan::resolve(spec, &context, &engine::run_help)?;
     Ok(plan::plan(&launch, &context))
+}
+
+/// How images come to this machine and leave it.
+pub fn transfers(config: &AgentConfig, environment: &BTreeMap<String, String>) -> Transfers {
+    let destination = config.destination.as_ref();
+    config.transfers(
+        destination.and_then(|to| registry::login(to, &config.state_folder, environment)),
+    )
 }
 
 /// Where docker writes the container's id: one file for each agent and item, so that two never share one, and an agent

@@ -236,7 +236,8 @@ impl Job {
         };
         self.introduce(&plan, log).at(Stage::Agent)?;
         if let Place::Container(container) = &plan.place {
-            images::provide(&container.image, log, &self.stop).at(Stage::Build)?;
+            let warnings = images::provide(&container.image, log, &self.stop).at(Stage::Build)?;
+            self.note_warnings(&warnings, log);
         }
         let started = self.about_to_run(&plan, log).at(Stage::Agent)?;
         self.limit(Some(&started));
@@ -271,10 +272,7 @@ impl Job {
             },
         )?;
         if self.entry.attempt == 1 {
-            for warning in &plan.warnings {
-                log.note(format_args!("[launch-agent: warning: {warning}]"));
-                self.warn(warning);
-            }
+            self.note_warnings(&plan.warnings, log);
         }
         self.entry.step = Step::Preparing;
         self.entry.started = None;
@@ -331,8 +329,7 @@ impl Job {
             runner::clear(&started, self.labels());
         }
         let doubled = AGAIN_AFTER.saturating_mul(1 << self.entry.attempt.saturating_sub(2).min(10));
-        self.stop.pause(doubled.min(AGAIN_AT_MOST));
-        self.stop.check()?;
+        self.stop.pause(doubled.min(AGAIN_AT_MOST))?;
         log.note(format_args!("[launch-agent: {said}]"));
         self.warn(&said);
         self.entry.step = Step::Preparing;

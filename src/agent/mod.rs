@@ -26,6 +26,7 @@ use crate::host::{engine, runner};
 use crate::launch::spec::LaunchSpec;
 use crate::queue::{AgentId, AgentInfo, AgentStatus, ItemId, Queue, RunQueueItem, StopReason};
 
+pub use decide::transfers;
 pub use dry_run::next_plan;
 
 /// What the loop waits for.

@@ -151,7 +151,7 @@ pub enum RemoteAgentCommand {
 
 #[derive(Debug, Args)]
 pub struct AgentStopArgs {
-    /// The agent, as `list` prints it
+    /// The agent, as `list` prints it and as the agent's own log names it
     pub id: String,
 
     #[command(flatten)]

@@ -23,6 +23,9 @@ pub fn run(args: &AgentArgs, environment: &Environment) -> Result<ExitCode> {
         return dry_run(&config, environment);
     }
     start_logger(&config)?;
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
     let _lock = if args.once {
         let Some(lock) = once::lock(&config)? else {
             say("another `launch-agent --once` is at work on these queues");

@@ -15,7 +15,9 @@ pub fn run(args: &ConfigArgs, environment: &Environment) -> Result<ExitCode> {
 }
 
 fn show(args: &ConfigShowArgs, environment: &Environment) -> Result<ExitCode> {
-    let entries = AgentConfig::for_agent(&args.agent, environment)?.entries();
+    let config = AgentConfig::for_agent(&args.agent, environment)?;
+    super::warn(&config.warnings);
+    let entries = config.entries();
     if args.json {
         let all: Map<_, _> = entries
             .into_iter()

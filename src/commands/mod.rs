@@ -6,6 +6,7 @@ mod follow;
 mod input;
 mod item;
 mod items;
+mod policy;
 mod push;
 mod queue;
 mod queue_check;
@@ -30,6 +31,7 @@ pub fn run(cli: Cli, environment: &Environment) -> Result<ExitCode> {
     match cli.command.unwrap_or(Command::Agent(Box::new(cli.agent))) {
         Command::Agent(args) => agent::run(&args, environment),
         Command::Config(args) => config::run(&args, environment),
+        Command::Policy(args) => policy::run(&args, environment),
         Command::Render(args) => render::run(&args, environment),
         Command::Push(args) => push::run(&args, environment),
         Command::Queue(args) => queue::run(&args, environment),

@@ -51,12 +51,19 @@ impl AgentConfig {
             entry("policy.env_macros", &self.env_macros, |names| {
                 Value::from(names.clone())
             }),
+            entry("pull_policy", &self.pull_policy, |policy| {
+                policy.word().map_or(Value::Null, Value::from)
+            }),
+            entry("transfer_timeout", &self.transfer_timeout, seconds),
+        ];
+        entries.extend(self.policy.entries());
+        entries.extend([
             entry("builder", &self.builder, |builder| {
                 builder.as_ref().map_or(Value::Null, Builder::to_json)
             }),
             entry("registry", &self.registry, Value::clone),
             entry("environment", &self.environment, Value::clone),
-        ];
+        ]);
         if let Some(key) = &self.api_key {
             entries.push(("api_key", Value::from("[redacted]"), key.origin.to_string()));
         }

@@ -22,6 +22,16 @@ impl Environment {
         )
     }
 
+    /// An environment of these variables alone.
+    pub fn of<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        Environment(
+            variables
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+        )
+    }
+
     /// The value of a variable; an empty one is as good as none, as everywhere in W&B's client.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0

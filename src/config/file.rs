@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::OnSignal;
+use super::policy::PolicyKeys;
 use crate::failure::{Error, Kind, Result};
+use crate::launch::transfer::PullPolicy;
 
 /// The file as it is written.
 #[derive(Debug, Default, Deserialize)]
@@ -32,7 +34,9 @@ pub struct File {
     pub max_retries: Option<u32>,
     pub on_signal: Option<String>,
     pub log_max_bytes: Option<u64>,
-    pub policy: Option<Policy>,
+    pub pull_policy: Option<String>,
+    pub transfer_timeout: Option<u64>,
+    pub policy: Option<PolicyKeys>,
 }
 
 /// How images are built, in the keys of W&B's own agent.
@@ -60,13 +64,6 @@ impl Builder {
         all.retain(|_, value| !value.is_null());
         Value::Object(all)
     }
-}
-
-/// What the machine's owner allows.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Policy {
-    pub env_macros: Option<Vec<String>>,
 }
 
 /// The smallest log that can still hold a head, a mark and a tail.
@@ -111,6 +108,25 @@ impl File {
         }
     }
 
+    pub fn pull_policy(&self, path: &Path) -> Result<Option<PullPolicy>> {
+        let Some(word) = &self.pull_policy else {
+            return Ok(None);
+        };
+        let known = PullPolicy::WORDS.iter().find(|(name, _)| name == word);
+        known.map(|(_, policy)| Some(*policy)).ok_or_else(|| {
+            wrong(path, format!("`pull_policy` is `{word}`"))
+                .hint("it is `always`, `missing` or `never`; without it, an image is pulled where that is possible")
+        })
+    }
+
+    pub fn transfer_timeout(&self, path: &Path) -> Result<Option<Duration>> {
+        match self.transfer_timeout {
+            Some(0) => Err(wrong(path, "`transfer_timeout` is 0")
+                .hint("it is how many seconds a pull or a push of an image may take")),
+            seconds => Ok(seconds.map(Duration::from_secs)),
+        }
+    }
+
     pub fn log_max_bytes(&self, path: &Path) -> Result<Option<u64>> {
         match self.log_max_bytes {
             Some(bytes) if bytes < LEAST_LOG_BYTES => {
@@ -146,15 +162,9 @@ impl File {
                 .hint("it is `docker` (build with docker) or `noop` (build nothing)")),
         }
     }
-
-    pub fn env_macros(&self) -> Option<Vec<String>> {
-        self.policy
-            .as_ref()
-            .and_then(|policy| policy.env_macros.clone())
-    }
 }
 
-fn wrong(path: &Path, message: impl std::fmt::Display) -> Error {
+pub(super) fn wrong(path: &Path, message: impl std::fmt::Display) -> Error {
     Error::new(Kind::Config, format!("{}: {message}", path.display()))
 }
 
@@ -208,6 +218,8 @@ mod tests {
             .and_then(|file| {
                 file.on_signal(Path::new("c.yaml"))?;
                 file.builder(Path::new("c.yaml"))?;
+                file.pull_policy(Path::new("c.yaml"))?;
+                file.transfer_timeout(Path::new("c.yaml"))?;
                 file.log_max_bytes(Path::new("c.yaml"))
             })
             .expect_err("a bad file");
@@ -289,6 +301,14 @@ mod tests {
             (
                 "on_signal: die\n",
                 "c.yaml: `on_signal` is `die` / it is `drain`, `stop` or `detach`",
+            ),
+            (
+                "pull_policy: sometimes\n",
+                "c.yaml: `pull_policy` is `sometimes` / it is `always`, `missing` or `never`; without it, an image is pulled where that is possible",
+            ),
+            (
+                "transfer_timeout: 0\n",
+                "c.yaml: `transfer_timeout` is 0 / it is how many seconds a pull or a push of an image may take",
             ),
             (
                 "log_max_bytes: 5\n",

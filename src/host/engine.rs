@@ -2,6 +2,7 @@
 
 mod events;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -38,17 +39,84 @@ pub fn run_help() -> Option<String> {
     output.is_success().then_some(output.stdout)
 }
 
-/// Is the image on this machine?
-pub fn has_image(image: &str) -> Result<bool> {
-    let output = process::output(&docker::inspect_image(image), ANSWER)?;
+/// What the engine knows of an image on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct LocalImage {
+    /// Its names by content in the registries that it came from or went to.
+    #[serde(default)]
+    digests: Option<Vec<String>>,
+    #[serde(default)]
+    labels: Option<BTreeMap<String, String>>,
+}
+
+impl LocalImage {
+    /// Did it come from a registry, or go to one?
+    pub fn is_of_a_registry(&self) -> bool {
+        self.digests
+            .as_ref()
+            .is_some_and(|digests| !digests.is_empty())
+    }
+
+    /// Was it made by the agent, which labels what it makes?
+    pub fn is_of_the_agent(&self) -> bool {
+        let mut names = self.labels.iter().flat_map(BTreeMap::keys);
+        names.any(|name| name.starts_with("launch-agent."))
+    }
+}
+
+/// The image on this machine, if it is here.
+pub fn local_image(image: &str) -> Result<Option<LocalImage>> {
+    let output = process::output(&docker::describe_image(image), ANSWER)?;
     if output.is_success() {
-        return Ok(true);
+        return understood(&output, format_args!("the image `{image}`")).map(Some);
     }
     if is_missing(&output) {
-        Ok(false)
+        Ok(None)
     } else {
         Err(refusal(&output))
     }
+}
+
+/// Is the image on this machine?
+pub fn has_image(image: &str) -> Result<bool> {
+    Ok(local_image(image)?.is_some())
+}
+
+/// Does the engine take this registry without TLS, or with a certificate that it cannot check?
+pub fn is_insecure_registry(host: &str) -> Result<bool> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Registries {
+        #[serde(default)]
+        index_configs: BTreeMap<String, Index>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Index {
+        secure: bool,
+    }
+    let output = process::output(&docker::registry_config(), ANSWER)?;
+    if !output.is_success() {
+        return Err(refusal(&output));
+    }
+    let known: Registries = understood(&output, "registries")?;
+    Ok(known
+        .index_configs
+        .get(host)
+        .is_some_and(|index| !index.secure))
+}
+
+/// Docker's answer, as JSON about `what`.
+fn understood<T: serde::de::DeserializeOwned>(
+    output: &Output,
+    what: impl std::fmt::Display,
+) -> Result<T> {
+    serde_json::from_str(&output.stdout).map_err(|cause| {
+        Error::new(
+            Kind::Docker,
+            format!("docker's answer about {what} is not understood: {cause}"),
+        )
+    })
 }
 
 /// The engine's `State` of a container.
@@ -123,14 +191,14 @@ pub fn container_state(container: &str) -> Result<Option<ContainerState>> {
             Err(refusal(&output))
         };
     }
-    serde_json::from_str(&output.stdout)
-        .map(Some)
-        .map_err(|cause| {
-            Error::system(
-                format_args!("docker's answer about the container {container} is not understood"),
-                cause,
-            )
-        })
+    understood(&output, format_args!("the container {container}")).map(Some)
+}
+
+/// The agent whose job a container is, by name or id; `None` for other containers, and where that cannot be told.
+pub fn agent_of(container: &str) -> Option<String> {
+    let output = process::output(&docker::agent_of(container), ANSWER).ok()?;
+    let agent = output.stdout.trim();
+    (output.is_success() && !agent.is_empty()).then(|| agent.to_owned())
 }
 
 /// Stops a container: asks, kills after `grace`, and returns once it is seen not to run. `Ok(false)`: there is no

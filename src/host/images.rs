@@ -1,45 +1,22 @@
 //! Brings the image of a job to this machine, as its plan says.
 
-use crate::failure::{Error, Kind, Result};
-use crate::host::engine;
+pub mod pull;
+pub mod push;
+mod transfer;
+mod trouble;
+pub mod turns;
+
+pub use trouble::Trouble;
+
+use crate::failure::Result;
 use crate::host::logs::JobLog;
-use crate::host::process::{self, Ending};
-use crate::host::stop::{Activity, Stop};
+use crate::host::stop::Stop;
 use crate::launch::plan::ImagePlan;
 
-/// Makes sure that the image of the job is on this machine.
-pub fn provide(plan: &ImagePlan, log: &mut JobLog, stop: &Stop) -> Result<()> {
-    let ImagePlan::PullIfMissing { image, command } = plan else {
-        return Ok(());
-    };
-    if engine::has_image(image)? {
-        return Ok(());
+/// Makes sure that the image of the job is on this machine. Gives what the job's owner should know, a sentence each.
+pub fn provide(plan: &ImagePlan, log: &mut JobLog, stop: &Stop) -> Result<Vec<String>> {
+    match plan {
+        ImagePlan::Pull { policy, transfer } => pull::provide(*policy, transfer, log, stop),
+        ImagePlan::LeftToDocker => Ok(Vec::new()),
     }
-    stop.check()?;
-    log.note(command);
-    let ending = process::stream(
-        command,
-        |group| stop.now(Activity::Command(group)),
-        |bytes| log.output(bytes),
-    );
-    stop.now(Activity::Between);
-    stop.check()?;
-    if ending? == Ending::Code(0) {
-        return Ok(());
-    }
-    let said = log.last_lines(10);
-    let why = said
-        .lines()
-        .rev()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or("docker gave no reason");
-    let why = engine::explain(why);
-    if let Some(error) = engine::engine_trouble(&why) {
-        return Err(error);
-    }
-    Err(Error::new(
-        Kind::Input,
-        format!("the image `{image}` is not on this machine and could not be pulled: {why}"),
-    )
-    .hint("check its name; for a private registry run `docker login` as the agent's user"))
 }

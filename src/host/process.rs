@@ -3,7 +3,7 @@
 //! Every program gets a process group of its own, so that a terminal's Ctrl-C reaches the agent alone, which
 //! decides. Nothing here knows docker.
 
-use std::io::{self, ErrorKind, PipeReader, Read};
+use std::io::{self, ErrorKind, PipeReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use crate::failure::{Error, Kind, Result};
-use crate::launch::command::CommandLine;
+use crate::launch::command::{CommandLine, Secret};
 
 /// How long a pipe may stay open after its program has ended: a grandchild that kept it must not hang the job.
 const LINGER: Duration = Duration::from_secs(2);
@@ -96,8 +96,37 @@ impl Output {
 pub fn stream(
     command: &CommandLine,
     started: impl FnOnce(Group),
-    mut on_output: impl FnMut(&[u8]),
+    on_output: impl FnMut(&[u8]),
 ) -> Result<Ending> {
+    let broken = |cause: io::Error| not_followed(command, cause);
+    let mut child = stream_until(command, None, started, on_output)?;
+    child.wait().map(Ending::from).map_err(broken)
+}
+
+/// The same for a command that may take `limit`; `None` when it took longer and was ended.
+pub fn stream_within(
+    command: &CommandLine,
+    limit: Duration,
+    started: impl FnOnce(Group),
+    on_output: impl FnMut(&[u8]),
+) -> Result<Option<Ending>> {
+    let broken = |cause: io::Error| not_followed(command, cause);
+    let deadline = Instant::now() + limit;
+    let mut child = stream_until(command, Some(deadline), started, on_output)?;
+    let status = wait_until(&mut child, deadline).map_err(broken)?;
+    if status.is_none() {
+        end(&mut child);
+    }
+    Ok(status.map(Ending::from))
+}
+
+/// Starts `command` and follows it until it ends or `deadline` comes.
+fn stream_until(
+    command: &CommandLine,
+    deadline: Option<Instant>,
+    started: impl FnOnce(Group),
+    mut on_output: impl FnMut(&[u8]),
+) -> Result<Child> {
     let (reader, writer) =
         io::pipe().map_err(|cause| Error::system("cannot make a pipe", cause))?;
     let mut child = {
@@ -116,10 +145,8 @@ pub fn stream(
         reader,
         on_output: &mut on_output,
     }];
-    pump(&mut child, &mut pipes, None)
-        .and_then(|()| child.wait())
-        .map(Ending::from)
-        .map_err(|cause| Error::system(format_args!("cannot follow `{}`", program(command)), cause))
+    pump(&mut child, &mut pipes, deadline).map_err(|cause| not_followed(command, cause))?;
+    Ok(child)
 }
 
 /// [`stream`] with standard output and standard error apart. Which of two pieces was written first is then not known.
@@ -160,17 +187,43 @@ pub fn stream_apart(
 
 /// Runs a short command to its end and gives what it printed; after `timeout` it is killed, and that is an error.
 pub fn output(command: &CommandLine, timeout: Duration) -> Result<Output> {
-    let broken = |cause: io::Error| {
-        Error::system(format_args!("cannot follow `{}`", program(command)), cause)
-    };
+    output_of(command, Stdio::null(), timeout, |_| {})
+}
+
+/// The same with `input` on its standard input: the way of a password, which is then in no argv and no environment.
+/// `started` is told the process group.
+pub fn output_with_input(
+    command: &CommandLine,
+    input: &Secret,
+    timeout: Duration,
+    started: impl FnOnce(Group),
+) -> Result<Output> {
+    let broken = |cause: io::Error| not_followed(command, cause);
+    let (reader, mut writer) = io::pipe().map_err(broken)?;
+    std::thread::scope(|scope| {
+        // On a thread of its own, because the program may read late or never. When it ends, so does the pipe.
+        scope.spawn(move || writer.write_all(input.expose().as_bytes()));
+        output_of(command, Stdio::from(reader), timeout, started)
+    })
+}
+
+fn output_of(
+    command: &CommandLine,
+    input: Stdio,
+    timeout: Duration,
+    started: impl FnOnce(Group),
+) -> Result<Output> {
+    let broken = |cause: io::Error| not_followed(command, cause);
     let deadline = Instant::now() + timeout;
     let (stdout_reader, stdout_writer) = io::pipe().map_err(broken)?;
     let (stderr_reader, stderr_writer) = io::pipe().map_err(broken)?;
     let mut child = spawner(command)
+        .stdin(input)
         .stdout(stdout_writer)
         .stderr(stderr_writer)
         .spawn()
         .map_err(|cause| not_executed(command, &cause))?;
+    started(group_of(&child));
 
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let mut keep_stdout = |bytes: &[u8]| stdout.extend_from_slice(bytes);
@@ -188,8 +241,7 @@ pub fn output(command: &CommandLine, timeout: Duration) -> Result<Output> {
     pump(&mut child, &mut pipes, Some(deadline)).map_err(broken)?;
     drop(pipes);
     let Some(status) = wait_until(&mut child, deadline).map_err(broken)? else {
-        group_of(&child).signal(Signal::SIGKILL);
-        let _ = child.wait();
+        end(&mut child);
         return Err(Error::new(
             Kind::Docker,
             format!(
@@ -233,6 +285,15 @@ fn program(command: &CommandLine) -> &str {
 fn group_of(child: &Child) -> Group {
     // A pid is positive and fits: the kernel's limit is 2^22.
     Group(Pid::from_raw(child.id().cast_signed()))
+}
+
+fn end(child: &mut Child) {
+    group_of(child).signal(Signal::SIGKILL);
+    let _ = child.wait();
+}
+
+fn not_followed(command: &CommandLine, cause: io::Error) -> Error {
+    Error::system(format_args!("cannot follow `{}`", program(command)), cause)
 }
 
 fn not_executed(command: &CommandLine, cause: &io::Error) -> Error {
@@ -319,7 +380,6 @@ fn wait_until(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitSta
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::launch::command::Secret;
 
     fn sh(script: &str) -> CommandLine {
         CommandLine::new("sh").args(["-c", script])
@@ -376,6 +436,25 @@ mod tests {
             "{:?}",
             start.elapsed()
         );
+    }
+
+    #[test]
+    fn a_streamed_command_that_takes_too_long_is_ended() {
+        let limit = Duration::from_millis(200);
+        let slow = stream_within(&sh("echo begun; exec sleep 60"), limit, |_| {}, |_| {});
+        assert_eq!(slow.expect("a run"), None);
+        let quick = stream_within(&sh("exit 3"), TICK * 60, |_| {}, |_| {});
+        assert_eq!(quick.expect("a run"), Some(Ending::Code(3)));
+    }
+
+    #[test]
+    fn input_arrives_whole_and_one_that_nobody_reads_hangs_nothing() {
+        let long = Secret::new("x".repeat(300_000));
+        let output = output_with_input(&sh("wc -c"), &long, TICK * 60, |_| {}).expect("a run");
+        assert_eq!(output.stdout.trim(), "300000");
+        let output = output_with_input(&sh("exit 4"), &long, TICK * 60, |_| {}).expect("a run");
+        assert_eq!(output.ending, Ending::Code(4));
+        output_with_input(&sh("sleep 60"), &long, TICK / 5, |_| {}).expect_err("a timeout");
     }
 
     #[test]

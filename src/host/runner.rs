@@ -292,8 +292,7 @@ fn is_dockers(line: &str) -> bool {
 /// Waits until the engine answers, or the job shall stop.
 pub fn wait_for_engine(stop: &Stop) -> Result<()> {
     while engine::version().is_err() {
-        stop.pause(ASK_AGAIN);
-        stop.check()?;
+        stop.pause(ASK_AGAIN)?;
     }
     Ok(())
 }

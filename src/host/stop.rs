@@ -74,13 +74,13 @@ impl Stop {
         }
     }
 
-    /// Waits, at most until someone asks the job to stop. Gives whether it goes on.
-    pub fn pause(&self, limit: Duration) -> bool {
+    /// Waits before another trial; an error when the job shall stop, which it does not wait out.
+    pub fn pause(&self, length: Duration) -> Result<()> {
         let waiting = self
             .changed
-            .wait_timeout_while(self.lock(), limit, |state| state.reason.is_none())
-            .unwrap_or_else(PoisonError::into_inner);
-        waiting.0.reason.is_none()
+            .wait_timeout_while(self.lock(), length, |state| state.reason.is_none());
+        drop(waiting.unwrap_or_else(PoisonError::into_inner));
+        self.check()
     }
 
     /// Limits the time of what the job does from now on; `None` ends the limit.
@@ -192,6 +192,17 @@ mod tests {
             stop.check().expect_err("stopped").message,
             "stopped: a person asked for it"
         );
+    }
+
+    #[test]
+    fn a_pause_is_waited_out_unless_the_job_shall_stop() {
+        let stop = Stop::default();
+        assert!(stop.pause(Duration::from_millis(1)).is_ok());
+        std::thread::scope(|scope| {
+            let pausing = scope.spawn(|| stop.pause(Duration::from_secs(600)));
+            stop.request(StopReason::Requested);
+            assert!(pausing.join().expect("a result").is_err());
+        });
     }
 
     #[test]

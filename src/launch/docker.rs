@@ -2,6 +2,8 @@
 //!
 //! Sources: the reference of the docker CLI. `stop -t` is written short, because its long name changed in docker 28.
 
+use std::path::Path;
+
 use crate::launch::command::CommandLine;
 
 /// The program. Found on the `PATH` of the agent.
@@ -20,6 +22,15 @@ fn docker<const N: usize>(arguments: [&str; N]) -> CommandLine {
     CommandLine::new(PROGRAM).args(arguments)
 }
 
+/// Docker with the configuration in `config` in place of the user's.
+fn docker_with(config: Option<&Path>) -> CommandLine {
+    let docker = CommandLine::new(PROGRAM);
+    match config {
+        Some(folder) => docker.args(["--config".into(), folder.to_string_lossy()]),
+        None => docker,
+    }
+}
+
 /// Prints the engine's version; fails when the engine does not answer.
 pub fn version() -> CommandLine {
     docker(["version", "--format", "{{.Server.Version}}"])
@@ -30,9 +41,43 @@ pub fn run_help() -> CommandLine {
     docker(["run", "--help"])
 }
 
-/// Fails when the image is not on this machine.
-pub fn inspect_image(image: &str) -> CommandLine {
-    docker(["image", "inspect", "--format", "{{.Id}}", image])
+/// Prints where an image on this machine comes from, as JSON: its digests in registries, and its labels. Fails when it
+/// is not here.
+pub fn describe_image(image: &str) -> CommandLine {
+    let format = r#"{"digests":{{json .RepoDigests}},"labels":{{with .Config}}{{json .Labels}}{{else}}null{{end}}}"#;
+    docker(["image", "inspect", "--format", format, image])
+}
+
+/// Pulls an image, for `platform` where one is named.
+pub fn pull(config: Option<&Path>, platform: Option<&str>, image: &str) -> CommandLine {
+    let mut command = docker_with(config).arg("pull");
+    if let Some(platform) = platform {
+        command = command.part(["--platform", platform]);
+    }
+    command.part([image])
+}
+
+/// Pushes an image to the registry that its name says.
+pub fn push(config: Option<&Path>, image: &str) -> CommandLine {
+    docker_with(config).args(["push", image])
+}
+
+/// Prints what a registry has under an image's name; fails when it has nothing. The client asks the registry itself,
+/// without the engine: `insecure` tells it what the engine knows, that this registry may be without TLS.
+pub fn inspect_manifest(config: Option<&Path>, insecure: bool, image: &str) -> CommandLine {
+    let command = docker_with(config).args(["manifest", "inspect"]);
+    let flag = insecure.then_some("--insecure");
+    command.args(flag).arg(image)
+}
+
+/// Prints what the engine knows of registries, as JSON.
+pub fn registry_config() -> CommandLine {
+    docker(["info", "--format", "{{json .RegistryConfig}}"])
+}
+
+/// Logs in to a registry, with the password on standard input, and keeps it in `config`.
+pub fn login(config: &Path, user: &str, host: &str) -> CommandLine {
+    docker_with(Some(config)).args(["login", "--username", user, "--password-stdin", host])
 }
 
 /// Prints the state of a container as JSON: the engine's `State` object.
@@ -44,6 +89,12 @@ pub fn inspect_container(container: &str) -> CommandLine {
         "{{json .State}}",
         container,
     ])
+}
+
+/// Prints the agent whose job a container is, by name or id; an empty line when it is no job.
+pub fn agent_of(container: &str) -> CommandLine {
+    let label = format!("{{{{index .Config.Labels {AGENT_LABEL:?}}}}}");
+    docker(["container", "inspect", "--format", &label, "--", container])
 }
 
 /// Prints what happened to a container between two times (Unix seconds), a JSON object a line.

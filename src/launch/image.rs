@@ -39,12 +39,18 @@ fn problem(image: &str) -> Option<String> {
 }
 
 /// The colon of a tag comes after the last slash; one before it belongs to a registry's port.
-fn split_tag(text: &str) -> (&str, Option<&str>) {
+pub(super) fn split_tag(text: &str) -> (&str, Option<&str>) {
     let start = text.rfind('/').map_or(0, |slash| slash + 1);
     match text[start..].find(':') {
         Some(colon) => (&text[..start + colon], Some(&text[start + colon + 1..])),
         None => (text, None),
     }
+}
+
+/// The registry that a name begins with, if it names one; `localhost:5000/x` does, `library/x` does not.
+pub(super) fn registry_part(image: &str) -> Option<&str> {
+    let (first, _) = image.split_once('/')?;
+    looks_like_registry(first).then_some(first)
 }
 
 fn name_problem(name: &str) -> Option<String> {

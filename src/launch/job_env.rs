@@ -112,7 +112,10 @@ impl List {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::machine::machine;
     use crate::launch::plan::Server;
+    use crate::launch::policy::{Guard, Policy, Preset};
+    use crate::launch::transfer::Transfers;
     use serde_json::json;
     use std::collections::BTreeMap;
     use std::path::Path;
@@ -129,7 +132,12 @@ mod tests {
             environment: &BTreeMap::new(),
             env_macros: &[],
             secure_mode: false,
+            guard: Guard {
+                policy: &Policy::of(Preset::Open),
+                machine: machine(),
+            },
             cidfile: Path::new("/cid"),
+            transfers: &Transfers::default(),
         };
         variables(&spec, &context, "r1", Some("img:1"), false)
             .into_iter()

@@ -13,9 +13,11 @@ use std::path::{Path, PathBuf};
 
 use crate::launch::command::{CommandLine, Secret};
 use crate::launch::job_env::Variable;
+use crate::launch::policy::Guard;
 use crate::launch::resource_args::{DockerOption, Given};
+use crate::launch::transfer::{PullPolicy, Transfer, Transfers};
 pub use scheduler::scheduler;
-pub use settle::resolve;
+pub use settle::{redacted, resolve};
 
 /// Where W&B is, for the job's environment.
 #[derive(Debug, Clone)]
@@ -47,8 +49,12 @@ pub struct Context<'a> {
     pub env_macros: &'a [String],
     /// Refuse `overrides.entry_point`.
     pub secure_mode: bool,
+    /// What the machine's owner lets a job ask of docker.
+    pub guard: Guard<'a>,
     /// Where docker writes the container's id.
     pub cidfile: &'a Path,
+    /// How images come to this machine and leave it.
+    pub transfers: &'a Transfers,
 }
 
 /// Everything settled: what will run, as values.
@@ -124,12 +130,12 @@ pub struct Container {
 /// How the image comes to this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImagePlan {
-    /// `command` pulls it, when it is not here already.
-    PullIfMissing {
-        /// The image.
-        image: String,
-        /// `docker pull`, for the platform that the options name.
-        command: CommandLine,
+    /// It is pulled from its registry, if the policy says so.
+    Pull {
+        /// When.
+        policy: PullPolicy,
+        /// How.
+        transfer: Box<Transfer>,
     },
     /// The options have a `pull`, so `docker run` does it.
     LeftToDocker,
@@ -147,6 +153,16 @@ pub enum Removal {
 }
 
 impl Launch {
+    /// The options of the job, in the order of the line.
+    pub fn options(&self) -> &[DockerOption] {
+        &self.options
+    }
+
+    /// Values that no message may show.
+    pub fn secrets(&self) -> &[Secret] {
+        &self.secrets
+    }
+
     /// The value of an option that docker takes once.
     fn option(&self, name: &str) -> Option<&DockerOption> {
         self.options.iter().rev().find(|option| option.name == name)
@@ -194,7 +210,7 @@ pub fn plan(launch: &Launch, context: &Context<'_>) -> Plan {
         run: run_command(launch, context, new_name),
         place: Place::Container(Container {
             name: container,
-            image: image_plan(launch),
+            image: image_plan(launch, context),
             cidfile: context.cidfile.to_owned(),
             removal,
         }),
@@ -205,17 +221,14 @@ pub fn plan(launch: &Launch, context: &Context<'_>) -> Plan {
     }
 }
 
-fn image_plan(launch: &Launch) -> ImagePlan {
+fn image_plan(launch: &Launch, context: &Context<'_>) -> ImagePlan {
     if launch.option("pull").is_some() {
         return ImagePlan::LeftToDocker;
     }
-    let mut command = CommandLine::new("docker").arg("pull");
-    if let Some(platform) = launch.option("platform").and_then(DockerOption::value) {
-        command = command.part(["--platform", platform]);
-    }
-    ImagePlan::PullIfMissing {
-        image: launch.image.clone(),
-        command: command.part([&launch.image]),
+    let platform = launch.option("platform").and_then(DockerOption::value);
+    ImagePlan::Pull {
+        policy: context.transfers.pull_policy,
+        transfer: Box::new(context.transfers.pull(&launch.image, platform)),
     }
 }
 
@@ -252,9 +265,13 @@ fn run_command(launch: &Launch, context: &Context<'_>, name: Option<&str>) -> Co
     run.part(words)
 }
 
-/// One line a command, as bash would run it.
+/// One line a command, as bash would run it: those that will surely run. Whether an image that may be here is pulled is
+/// decided when it is looked for.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(pull) = self.sure_pull() {
+            writeln!(f, "{pull}")?;
+        }
         write!(f, "{}", self.run)
     }
 }
@@ -262,7 +279,25 @@ impl fmt::Display for Plan {
 impl Plan {
     /// The same for a terminal, each option on a line of its own.
     pub fn wrapped(&self) -> String {
-        self.run.wrapped()
+        match self.sure_pull() {
+            Some(pull) => format!("{pull}\n{}", self.run.wrapped()),
+            None => self.run.wrapped(),
+        }
+    }
+
+    /// The pull that comes before the run whatever is on this machine.
+    pub fn sure_pull(&self) -> Option<&CommandLine> {
+        match &self.place {
+            Place::Container(Container {
+                image:
+                    ImagePlan::Pull {
+                        policy: PullPolicy::Always,
+                        transfer,
+                    },
+                ..
+            }) => Some(&transfer.command),
+            _ => None,
+        }
     }
 }
 
@@ -270,10 +305,21 @@ impl Plan {
 mod tests {
     use super::*;
     use crate::failure::Error;
+    use crate::host::machine::machine;
+    use crate::launch::policy::{Policy, Preset};
     use crate::launch::spec::LaunchSpec;
     use serde_json::{Value, json};
+    use std::time::Duration;
 
     fn planned(spec: &Value, server: Option<&Server>) -> Result<Plan, Error> {
+        planned_with(spec, server, PullPolicy::default())
+    }
+
+    fn planned_with(
+        spec: &Value,
+        server: Option<&Server>,
+        pull_policy: PullPolicy,
+    ) -> Result<Plan, Error> {
         let environment = [
             ("DB_PASSWORD", "correct horse"),
             ("PIN_TOKEN", "1234"),
@@ -291,7 +337,16 @@ mod tests {
             environment: &environment,
             env_macros: &["DB_PASSWORD".to_owned()],
             secure_mode: true,
+            guard: Guard {
+                policy: &Policy::of(Preset::Open),
+                machine: machine(),
+            },
             cidfile: Path::new("/state/i1.cid"),
+            transfers: &Transfers {
+                pull_policy,
+                limit: Duration::from_secs(1),
+                login: None,
+            },
         };
         let (spec, _) = LaunchSpec::parse(spec)?;
         Ok(plan(&resolve(&spec, &context, &|| None)?, &context))
@@ -328,7 +383,7 @@ mod tests {
     #[test]
     fn the_image_is_pulled_for_the_platform_that_will_run() {
         let pull = |options| match container(&with_options(&options)).image {
-            ImagePlan::PullIfMissing { image, command } => format!("{image}: {command}"),
+            ImagePlan::Pull { transfer, .. } => format!("{}: {}", transfer.image, transfer.command),
             ImagePlan::LeftToDocker => "left".to_owned(),
         };
         assert_eq!(pull(json!({})), "img:1: docker pull img:1");
@@ -337,6 +392,38 @@ mod tests {
             "img:1: docker pull --platform linux/arm64 img:1"
         );
         assert_eq!(pull(json!({"pull": "never"})), "left");
+    }
+
+    #[test]
+    fn a_pull_that_will_surely_run_is_printed_before_the_run() {
+        let lines = |policy, options| {
+            let spec =
+                json!({"project": "p", "image_uri": "img:1", "resource_args": {"docker": options}});
+            let plan = planned_with(&spec, None, policy).expect("a good spec");
+            assert_eq!(
+                plan.wrapped().matches("docker pull").count(),
+                plan.to_string().matches("docker pull").count()
+            );
+            plan.to_string()
+                .lines()
+                .map(|line| line[..11].to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            lines(PullPolicy::Always, json!({})),
+            ["docker pull", "docker run "]
+        );
+        for policy in [
+            PullPolicy::IfPossible,
+            PullPolicy::Missing,
+            PullPolicy::Never,
+        ] {
+            assert_eq!(lines(policy, json!({})), ["docker run "], "{policy:?}");
+        }
+        assert_eq!(
+            lines(PullPolicy::Always, json!({"pull": "missing"})),
+            ["docker run "]
+        );
     }
 
     #[test]

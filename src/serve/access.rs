@@ -26,12 +26,16 @@ pub struct Context {
     pub signer: Signer,
     /// Something failed that is no fault of the request: a client should try again.
     troubled: AtomicBool,
-    /// How many rows of pages were granted so far.
+    /// How many rows the request can still have.
     rows: AtomicUsize,
 }
 
-/// Rows of pages that one request can have in all, however many pages it asks for.
-const ROWS: usize = 20_000;
+/// Values that one request can have in all, where each of its rows may have each of its fields. A value takes some
+/// hundred bytes until the answer is sent.
+const VALUES: usize = 1_000_000;
+
+/// A document of fewer words counts as one of so many.
+const WORDS: usize = 50;
 
 impl juniper::Context for Context {}
 
@@ -66,6 +70,13 @@ impl Context {
         }
     }
 
+    /// Says how many words the request's document has: the longer it is, the fewer rows it gets, however many pages
+    /// it asks for.
+    pub fn weigh(&self, words: usize) {
+        self.rows
+            .store(VALUES / words.max(WORDS), Ordering::Relaxed);
+    }
+
     /// Where a file is uploaded or downloaded, without a key, from now on for a while.
     pub fn url(&self, address: &Address) -> String {
         format!("{}{}", self.base_url, self.signer.path(address))
@@ -76,14 +87,18 @@ impl Context {
         self.troubled.load(Ordering::Relaxed)
     }
 
-    /// Grants a page of so many rows, unless the request has had too many already.
+    /// Grants a page of so many rows, unless the request has had too many already. An empty one is a question too.
     pub fn grant(&self, rows: usize) -> Answer<usize> {
-        if self.rows.fetch_add(rows, Ordering::Relaxed) + rows > ROWS {
-            return refuse(format!(
-                "one request gets at most {ROWS} rows: ask for smaller pages"
-            ));
+        let take = |left: usize| left.checked_sub(rows.max(1));
+        match self
+            .rows
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+        {
+            Ok(_) => Ok(rows),
+            Err(left) => refuse(format!(
+                "the request asks for {rows} rows where it can have {left} more: ask for smaller pages or fewer fields"
+            )),
         }
-        Ok(rows)
     }
 
     /// May the caller see and change what belongs to this entity?

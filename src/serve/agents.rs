@@ -4,7 +4,6 @@ use juniper::{GraphQLInputObject, GraphQLObject, ID, graphql_object};
 use serde_json::Value;
 
 use super::access::{Answer, Context, QUEUES_PROJECT, refuse};
-use super::ids::{self, Kind};
 use super::items;
 use super::queues::{self, SuccessPayload};
 use super::scalars::{DateTime, Json, JsonString, Scalar};
@@ -27,7 +26,7 @@ pub struct LaunchAgent(Agent);
 #[graphql_object(context = Context, scalar = Scalar)]
 impl LaunchAgent {
     fn id(&self) -> ID {
-        ids::encode(Kind::LaunchAgent, &self.0.id)
+        id_of(&self.0.id)
     }
 
     /// Also the name of the run that an agent keeps its files in.
@@ -60,16 +59,18 @@ impl LaunchAgent {
     }
 }
 
+/// The id of an agent: its name as it is, for an agent logs this and its owner looks for it in the list of all.
+fn id_of(agent: &AgentId) -> ID {
+    ID::new(agent.to_string())
+}
+
 /// The agent with that id. An agent asks for itself in every round: this is its heartbeat.
 pub fn launch_agent(context: &Context, id: &ID) -> Answer<Option<LaunchAgent>> {
     Ok(find(context, id)?.map(LaunchAgent))
 }
 
 fn find(context: &Context, id: &ID) -> Answer<Option<Agent>> {
-    let Some(name) = ids::decode(Kind::LaunchAgent, id) else {
-        return Ok(None);
-    };
-    let id = AgentId(name);
+    let id = AgentId(id.to_string());
     let known = context.told(context.queue.agent(&id))?;
     if !known.is_some_and(|agent| context.is_member(&agent.entity)) {
         return Ok(None);
@@ -148,7 +149,7 @@ pub fn create(
     };
     let id = context.told(context.queue.register_remote(&info, &remote))?;
     Ok(CreateLaunchAgentPayload {
-        launch_agent_id: ids::encode(Kind::LaunchAgent, id),
+        launch_agent_id: id_of(&id),
         success: true,
         client_mutation_id: input.client_mutation_id,
     })

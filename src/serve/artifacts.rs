@@ -161,6 +161,7 @@ impl Artifact {
 
     fn used_by(&self, context: &Context) -> Answer<RunsOfArtifact> {
         let users = context.told(context.queue.users_of_artifact(self.0.id))?;
+        context.grant(users.len())?;
         let mut edges = Vec::new();
         for run in users {
             let node = runs::numbered(context, run)?;
@@ -189,13 +190,7 @@ impl Artifact {
         after: Option<String>,
         first: Option<i32>,
     ) -> Answer<FileConnection> {
-        files(
-            context,
-            &self.0,
-            &names.unwrap_or_default(),
-            after.as_deref(),
-            first,
-        )
+        files(context, &self.0, names, after, first)
     }
 }
 
@@ -203,15 +198,16 @@ impl Artifact {
 fn files(
     context: &Context,
     artifact: &local::Artifact,
-    names: &[String],
-    after: Option<&str>,
+    names: Option<Vec<String>>,
+    after: Option<String>,
     first: Option<i32>,
 ) -> Answer<FileConnection> {
-    let size = pages::size(first, 50);
-    let after = pages::after(after)?;
+    let names = names.unwrap_or_default();
+    let size = pages::granted(context, first, 50)?;
+    let after = pages::after(after.as_deref())?;
     let found = context
         .queue
-        .artifact_files(artifact.id, names, after, size + 1);
+        .artifact_files(artifact.id, &names, after, size + 1);
     Ok(page(
         context.told(found)?,
         size,
@@ -300,7 +296,7 @@ pub fn of_run(
     after: Option<&str>,
     first: Option<i32>,
 ) -> Answer<ArtifactConnection> {
-    let size = pages::size(first, 50);
+    let size = pages::granted(context, first, 50)?;
     let after = pages::after(after)?;
     let all = context.queue.artifacts_of_run(run, used, 0, usize::MAX);
     let mut all = context.told(all)?;

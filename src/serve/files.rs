@@ -224,7 +224,7 @@ pub fn of_run(
     after: Option<&str>,
     first: Option<i32>,
 ) -> Answer<FileConnection> {
-    let size = pages::size(first, 50);
+    let size = pages::granted(context, first, 50)?;
     let after = pages::after(after)?;
     let queue = &context.queue;
     let found = queue.run_files(run, &names, pattern.as_deref(), after, size + 1);

@@ -1,4 +1,5 @@
-//! Ids as W&B's clients know them: a kind and a name, in base64. Opaque to clients and spelled in one way only.
+//! Ids as W&B's clients know them: a kind and a name, in base64. Opaque to clients and spelled in one way only. An
+//! agent's id alone is its plain name, because people read it in the agent's log.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +16,6 @@ pub enum Kind {
     RunQueue,
     RunQueueItem,
     ResourceConfig,
-    LaunchAgent,
     Run,
     RunFile,
     Artifact,
@@ -39,7 +39,6 @@ impl Kind {
             Kind::RunQueue => "RunQueue",
             Kind::RunQueueItem => "RunQueueItem",
             Kind::ResourceConfig => "DefaultResourceConfig",
-            Kind::LaunchAgent => "LaunchAgent",
             Kind::Run => "Run",
             Kind::RunFile => "RunFile",
             Kind::Artifact => "Artifact",

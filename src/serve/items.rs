@@ -101,7 +101,7 @@ pub fn page(
     first: Option<i32>,
     after: Option<&str>,
 ) -> Answer<RunQueueItemConnection> {
-    let size = context.grant(super::pages::size(first, PAGE))?;
+    let size = super::pages::granted(context, first, PAGE)?;
     let after = super::pages::after(after)?;
     let mut items = context.told(context.queue.items_after(queue, after, size + 1))?;
     let has_next_page = items.len() > size;

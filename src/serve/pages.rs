@@ -2,7 +2,7 @@
 
 use juniper::GraphQLObject;
 
-use super::access::{Answer, refuse};
+use super::access::{Answer, Context, refuse};
 use super::scalars::Scalar;
 
 /// No page has more than this, whatever a request asks for.
@@ -16,8 +16,12 @@ pub struct PageInfo {
     pub has_next_page: bool,
 }
 
-/// How many a page has: what is asked for, or else `usual`, and never too many.
-pub fn size(first: Option<i32>, usual: usize) -> usize {
+/// How many a page has, granted to the request: what is asked for, or else `usual`, and never too many.
+pub fn granted(context: &Context, first: Option<i32>, usual: usize) -> Answer<usize> {
+    context.grant(size(first, usual))
+}
+
+fn size(first: Option<i32>, usual: usize) -> usize {
     let wanted = first.map_or(usual, |first| usize::try_from(first).unwrap_or(0));
     wanted.min(MOST)
 }

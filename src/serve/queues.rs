@@ -75,6 +75,22 @@ pub fn need(context: &Context, id: &ID) -> Answer<String> {
     }
 }
 
+/// A queue's config is the guardrail of its entity's other members: none of them changes it or puts another in its
+/// place. Who made the queue does, and the server's owner.
+fn need_maker(context: &Context, queue: &QueueStatus) -> Answer<()> {
+    if queue.created_by == context.caller.user {
+        return Ok(());
+    }
+    let (entity, name) = split_name(&queue.definition.name);
+    let maker = match queue.created_by.as_str() {
+        "" => "on the server's machine".to_owned(),
+        user => format!("by `{user}`, who can change it"),
+    };
+    refuse(format!(
+        "queue `{name}` of `{entity}` was made {maker} (hint: the server's owner can with `launch-agent queue`)"
+    ))
+}
+
 /// The id of a queue.
 pub fn id_of(name: &str) -> ID {
     ids::encode(Kind::RunQueue, name)
@@ -269,7 +285,8 @@ pub fn upsert(context: &Context, input: UpsertRunQueueInput) -> Answer<UpsertRun
         .prioritization_mode
         .map(|mode| mode == RunQueuePrioritizationMode::V0);
     let ask = &configs::ask_nobody;
-    if context.found(context.queue.queue(&name))?.is_some() {
+    if let Some(queue) = context.found(context.queue.queue(&name))? {
+        need_maker(context, &queue)?;
         let change = QueueChange {
             config: Some(saved.config),
             template_variables: Some(saved.template_variables),
@@ -330,7 +347,11 @@ pub struct SuccessPayload {
 /// Deletes queues with what waits in them. All are looked up before the first is touched.
 pub fn delete(context: &Context, input: DeleteRunQueuesInput) -> Answer<SuccessPayload> {
     let names = input.queue_ids.iter().map(|id| need(context, id));
-    for name in names.collect::<Answer<Vec<String>>>()? {
+    let names = names.collect::<Answer<Vec<String>>>()?;
+    for name in &names {
+        need_maker(context, &context.told(context.queue.queue(name))?)?;
+    }
+    for name in names {
         context.told(context.queue.delete_queue(&name, true))?;
     }
     Ok(SuccessPayload {

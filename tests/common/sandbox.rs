@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 /// What a fake docker does. It keeps its notes in `$FAKE`: `calls` (one argv a line, quoted by bash), `images`
 /// (those that are there), `state.NAME`, `args.NAME` and `log.NAME` of each container, and runs `job` as the container's
-/// command, in a session of its own: a container outlives its client, and does not have its arguments. Where a file `hold-STEP` is, it makes a file
-/// `held-STEP` and waits.
+/// command, in a session of its own: a container outlives its client, and does not have its arguments. Where a file
+/// `hold-STEP` is, it makes a file `held-STEP` and waits. An image comes from a registry when `digests` exists.
+/// `refusals` holds what the registry answers to the next pulls and pushes, a line each; `registry` is that it serves the
+/// others. A login leaves what came on standard input in `password`.
 const FAKE_DOCKER: &str = r#"#!/bin/bash
 if [ "$1" = --container ]; then
   shift
@@ -18,6 +20,15 @@ if [ "$1" = --container ]; then
   exit "${PIPESTATUS[0]}"
 fi
 printf '%s\n' "${*@Q}" >>"$FAKE/calls"
+config=${DOCKER_CONFIG:-$HOME/.docker}
+[ "$1" != --config ] || { config=$2; shift 2; }
+transfer() { # WHAT IMAGE
+  echo "$1 $2"
+  [ ! -e "$FAKE/hold" ] || { touch "$FAKE/held"; while [ -e "$FAKE/hold" ]; do sleep 0.02; done; }
+  if [ -s "$FAKE/refusals" ]; then head -1 "$FAKE/refusals" >&2; sed -i 1d "$FAKE/refusals"; exit 1; fi
+  [ -e "$FAKE/registry" ] || { echo "Error response from daemon: pull access denied for $2" >&2; exit 1; }
+  echo "$2" >>"$FAKE/images"
+}
 name_of() { for c in "$FAKE"/state.*; do [ -e "$c" ] && grep -q "\"id\":\"$1\"" "$c" && { echo "${c##*state.}"; return; }; done; echo "$1"; }
 state() { # NAME STATUS RUNNING CODE [STARTED]
   printf '{"id":"id-%s","Status":"%s","Running":%s,"ExitCode":%s,"StartedAt":"%s","FinishedAt":"2026-01-01T00:00:02Z"}\n' "$1" "$2" "$3" "$4" "${5:-2026-01-01T00:00:00Z}" >"$FAKE/state.$1.new"
@@ -28,10 +39,13 @@ containers() { for c in "$FAKE"/state.*; do case "$c" in *.new|*'*') ;; *) echo 
 [ ! -e "$FAKE/no-engine" ] || [ "$1 $2" = "run --help" ] || { cat "$FAKE/no-engine" >&2; exit 1; }
 case "$1 $2" in
   "version "*) echo 99.0 ;;
-  "image inspect") grep -qxF -- "${*: -1}" "$FAKE/images" || { echo "Error: No such image: ${*: -1}" >&2; exit 1; } ;;
-  "pull "*) hold pull; echo "pulling ${*: -1}"
-    [ ! -e "$FAKE/refuse-pull" ] || { cat "$FAKE/refuse-pull" >&2; rm "$FAKE/refuse-pull"; exit 1; }
-    [ -e "$FAKE/registry" ] || { echo "Error response from daemon: pull access denied for ${*: -1}" >&2; exit 1; } ;;
+  "image inspect") grep -qxF -- "${*: -1}" "$FAKE/images" || { echo "Error: No such image: ${*: -1}" >&2; exit 1; }
+    [ -e "$FAKE/digests" ] && echo '{"digests":["x@sha256:1"],"labels":{}}' || echo '{"digests":[],"labels":null}' ;;
+  "pull "*) hold pull; transfer pulling "${*: -1}" ;;
+  "login "*)
+    cat >"$FAKE/password"; env >"$FAKE/login-env"
+    [ ! -e "$FAKE/refuse-login" ] || { cat "$FAKE/refuse-login" >&2; exit 1; }
+    printf '{"auths":{"%s":{"auth":"%s"}}}' "${*: -1}" "$(base64 -w0 "$FAKE/password")" >"$config/config.json" ;;
   "run --help") printf 'Options:\n      --brand-new string   A newer option\n' ;;
   "run "*)
     name= cidfile= args=("$@")

@@ -121,7 +121,9 @@ def attached(server, report, known, queued):
 
 
 def ends(server, report, known, agent):
-    server.cli("serve", "agent", "stop", known["id"])
+    name = f"agent-{known['id']}"
+    report.has("the agent's log has the name that `serve agent list` prints", name, (server.folder / "agent.log").read_text())
+    server.cli("serve", "agent", "stop", name)
     wait_for("the agent's end", lambda: agent.poll() is not None, 60)
     status = [a["status"] for a in agents(server) if a["id"] == known["id"]]
     report.check("an agent that is told to stop says that it ends, and ends", ["KILLED"], status)

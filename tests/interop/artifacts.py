@@ -1,6 +1,5 @@
 """Jobs as artifacts: made by `wandb job create`, pushed by name, downloaded and checked."""
 
-import contextlib
 import functools
 import http.server
 import json
@@ -13,12 +12,6 @@ PROGRAM = "import wandb\nwith wandb.init() as run:\n    run.log({'loss': 1})\n"
 
 
 def run(server, report):
-    # The client writes beside itself what it downloads and logs.
-    with contextlib.chdir(server.folder):
-        jobs(server, report)
-
-
-def jobs(server, report):
     folder = server.folder / "job"
     folder.mkdir()
     (folder / "train.py").write_text(PROGRAM)

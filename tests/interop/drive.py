@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import pathlib
 import shutil
 import sys
@@ -9,8 +10,9 @@ import traceback
 
 from harness import Report, Server
 
-# Each file has a function `run(server, report)`, and is one item of what must work with the real client.
-PARTS = ["pushing", "agents", "ours", "runs", "artifacts"]
+# Each file has a function `run(server, report)`, and is one item of what must work with the real client. Where something
+# has to pass meanwhile it also has a function `begin(server, report)`, which runs before all of them.
+PARTS = ["pushing", "agents", "ours", "runs", "artifacts", "leases"]
 
 
 def main() -> int:
@@ -21,26 +23,34 @@ def main() -> int:
     parser.add_argument("--update", action="store_true", help="write the table of operations anew")
     parser.add_argument("parts", nargs="*", help=f"only these of {', '.join(PARTS)}")
     args = parser.parse_args()
+    for name in ("binary", "folder", "table"):
+        setattr(args, name, getattr(args, name).absolute())
 
     shutil.rmtree(args.folder, ignore_errors=True)
     args.folder.mkdir(parents=True)
+    # The client leaves its files where it runs.
+    os.chdir(args.folder)
     report = Report()
     here = pathlib.Path(__file__).parent
     names = [name for name in args.parts or PARTS if (here / f"{name}.py").exists()]
     with Server(args.binary, args.folder) as server:
-        for name in names:
-            print(f"\n== {name}", flush=True)
-            try:
-                importlib.import_module(name).run(server, report)
-            except Exception:
-                traceback.print_exc()
-                report.check(f"{name} ran to its end", True, False)
+        for function in ("begin", "run"):
+            for name in names:
+                part = getattr(importlib.import_module(name), function, None)
+                if part is None:
+                    continue
+                print(f"\n== {name}", flush=True)
+                try:
+                    part(server, report)
+                except Exception:
+                    traceback.print_exc()
+                    report.check(f"{name} ran to its end", True, False)
     table = server.operations()
     if args.update:
         args.table.write_text(table)
     elif not args.parts:
         report.check(
-            f"{args.table} is what the client sent (`scripts/interop --update` writes it)",
+            f"{args.table.name} is what the client sent (`scripts/interop --update` writes it)",
             args.table.read_text() if args.table.exists() else "",
             table,
         )

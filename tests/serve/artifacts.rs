@@ -6,8 +6,8 @@ use super::files::{nobody, path};
 use super::{served, text};
 use crate::common::server::{Client, Server};
 
-const CREATE: &str = "mutation c($i: CreateArtifactInput!) { createArtifact(input: $i) { artifact { id state artifactSequence { latestArtifact { id } } } } }";
-const MANIFEST: &str = "mutation m($a: ID!, $d: String!, $u: Boolean!, $t: ArtifactManifestType!) {
+pub const CREATE: &str = "mutation c($i: CreateArtifactInput!) { createArtifact(input: $i) { artifact { id state artifactSequence { latestArtifact { id } } } } }";
+pub const MANIFEST: &str = "mutation m($a: ID!, $d: String!, $u: Boolean!, $t: ArtifactManifestType!) {
   createArtifactManifest(input: {artifactID: $a, name: \"wandb_manifest.json\", digest: $d, entityName: \"team\", projectName: \"demo\", runName: \"r\", type: $t}) {
     artifactManifest { id file { id uploadUrl @include(if: $u) uploadHeaders @include(if: $u) } } } }";
 const FILES: &str = "mutation f($i: CreateArtifactFilesInput!) { createArtifactFiles(input: $i) { files { edges { node { storagePath uploadUrl uploadHeaders artifact { id } } } } } }";
@@ -19,9 +19,9 @@ const BY_NAME: &str = "query n($e: String!, $n: String!) { project(name: \"demo\
 const ALIAS: &str = "mutation a($i: AddAliasesInput!) { addAliases(input: $i) { success } }";
 
 /// MD5 of `hello\n`.
-const HELLO: &str = "sZRqySSS0jR8YjW00mERhA==";
+pub const HELLO: &str = "sZRqySSS0jR8YjW00mERhA==";
 
-fn new(client: &Client, digest: &str, aliases: &[&str]) -> Value {
+pub fn new(client: &Client, digest: &str, aliases: &[&str]) -> Value {
     let aliases: Vec<Value> = aliases
         .iter()
         .map(|alias| json!({"alias": alias, "artifactCollectionName": "thing"}))
@@ -54,7 +54,7 @@ fn manifest(server: &Server, client: &Client, id: &str, name: &str, md5: &str) {
 }
 
 /// A committed artifact with one file, and its id.
-fn commit(server: &Server, client: &Client, digest: &str, aliases: &[&str]) -> String {
+pub fn commit(server: &Server, client: &Client, digest: &str, aliases: &[&str]) -> String {
     let id = text(&new(client, digest, aliases)["id"]);
     let put = announce(client, &id, "a/b.txt", HELLO);
     assert_eq!(nobody(server).request("PUT", &put, "", b"hello\n").0, 200);

@@ -26,12 +26,12 @@ pub fn nobody(server: &Server) -> Client {
     server.client("")
 }
 
-fn upload_path(client: &Client, run: &str, name: &str) -> String {
+pub fn upload_path(client: &Client, run: &str, name: &str) -> String {
     let data = client.data(CREATE, &json!({"e": "team", "r": run, "f": [name]}));
     path(&data["createRunFiles"]["files"][0]["uploadUrl"])
 }
 
-fn files(client: &Client, more: &Value) -> Vec<Value> {
+pub fn files(client: &Client, more: &Value) -> Vec<Value> {
     let mut variables = json!({"e": "team", "r": "r1"});
     for (key, value) in more.as_object().expect("an object") {
         variables[key] = value.clone();

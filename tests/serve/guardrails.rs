@@ -79,6 +79,47 @@ fn what_a_team_member_can_change_is_what_the_templates_say() {
 }
 
 #[test]
+fn the_other_members_of_a_team_cannot_change_what_holds_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, alice) = served(folder.path());
+    let bob = server.client(&server.key("bob", &["team"]));
+    let member = |client| Member {
+        client,
+        entity: "team",
+    };
+    let variables = json!({"cpus": {"schema": {"type": "integer", "maximum": 4}}});
+    member(&alice).make_queue("q", &json!({"cpus": "{{cpus}}"}), &variables);
+    server.cli(&["queue", "create", "team/owners"]);
+    let before = server.cli(&["queue", "list", "--json"]);
+    let change = |queue: &str| json!({"e": "team", "q": queue, "c": "{\"resource_args\": {\"local-container\": {\"privileged\": true}}}"});
+    let delete = "mutation d($i: [ID!]!) { deleteRunQueues(input: {queueIDs: $i}) { success } }";
+    let create = "mutation c($q: String!) { createRunQueue(input: {entityName: \"team\", projectName: \"model-registry\", queueName: $q}) { queueID } }";
+    member(&bob).make_queue("bobs", &json!({}), &json!({}));
+    let own = member(&bob).queue_id("bobs");
+    for (queue, maker) in [("q", "by `alice`"), ("owners", "on the server's machine")] {
+        let id = member(&bob).queue_id(queue);
+        for (query, variables) in [
+            (UPSERT_QUEUE, change(queue)),
+            (delete, json!({"i": [id]})),
+            (delete, json!({"i": [own, id]})),
+        ] {
+            let message = bob.error(query, &variables);
+            assert!(message.contains(maker), "{message}");
+        }
+        let message = bob.error(create, &json!({"q": queue}));
+        assert!(message.contains("there is a queue"), "{message}");
+    }
+    // Their own is theirs, all of them are the owner's, and nothing else has changed.
+    bob.data(UPSERT_QUEUE, &change("bobs"));
+    bob.data(delete, &json!({"i": [own]}));
+    assert_eq!(server.cli(&["queue", "list", "--json"]), before);
+    alice.data(UPSERT_QUEUE, &change("q"));
+    let id = member(&alice).queue_id("owners");
+    alice.error(delete, &json!({"i": [id]}));
+    server.cli(&["queue", "delete", "team/owners"]);
+}
+
+#[test]
 fn a_spec_cannot_say_who_pushed_it_nor_take_the_name_of_another_run() {
     let folder = tempfile::tempdir().expect("a folder");
     let (_server, client) = served(folder.path());

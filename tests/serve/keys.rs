@@ -136,3 +136,36 @@ fn a_server_ends_within_seconds_and_finds_its_state_again() {
         "alice"
     );
 }
+
+#[test]
+fn it_listens_on_this_machine_unless_it_is_told_to_and_then_says_what_that_means() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, _) = served(folder.path());
+    let help = server.cli(&["serve", "--help"]);
+    assert!(help.contains("[default: 127.0.0.1:8080]"), "{help}");
+    assert_eq!(server.end(nix::sys::signal::Signal::SIGTERM), Some(0));
+    assert!(!server_log(folder.path()).contains("TLS"));
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start_at(folder.path(), "0.0.0.0:0");
+    assert_eq!(server.end(nix::sys::signal::Signal::SIGTERM), Some(0));
+    let said = server_log(folder.path());
+    for part in ["HTTP without TLS", "--public-url https://", "reverse-proxy"] {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+/// What a server that has ended said after its first line.
+fn server_log(folder: &std::path::Path) -> String {
+    let path = folder.join("serve.err");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        let log = std::fs::read_to_string(&path).unwrap_or_default();
+        // It is copied by a thread, which ends after the server.
+        if log.ends_with("stopped\n") {
+            return log;
+        }
+        assert!(std::time::Instant::now() < deadline, "{log}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}

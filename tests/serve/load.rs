@@ -90,7 +90,7 @@ fn work(client: &Client, known: &Known, name: usize, agent: &str) {
             return;
         };
         let Value::String(item) = &data["popFromRunQueue"]["runQueueItemId"] else {
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(100));
             continue;
         };
         let mut handed = known.handed.lock().expect("no panic");

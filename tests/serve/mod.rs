@@ -2,13 +2,14 @@
 
 mod artifacts;
 mod bounds;
+mod contract;
 mod files;
 mod guardrails;
 mod keys;
 mod load;
+mod operations;
 mod ours;
 mod runs;
-
 mod stranger;
 mod wire;
 
@@ -57,10 +58,15 @@ pub struct Member<'a> {
 
 impl Member<'_> {
     pub fn make_queue(&self, queue: &str, config: &Value, variables: &Value) {
+        self.make_queue_in_mode(queue, config, variables, "V0");
+    }
+
+    /// [`Member::make_queue`], where priorities count (`V0`) or do not (`DISABLED`).
+    pub fn make_queue_in_mode(&self, queue: &str, config: &Value, variables: &Value, mode: &str) {
         let config = json!({"resource_args": {"local-container": config}}).to_string();
         let data = self.client.data(
             UPSERT_QUEUE,
-            &json!({"e": self.entity, "q": queue, "c": config, "v": variables.to_string(), "m": "V0"}),
+            &json!({"e": self.entity, "q": queue, "c": config, "v": variables.to_string(), "m": mode}),
         );
         assert_eq!(data["upsertRunQueue"]["success"], true);
     }

@@ -130,10 +130,8 @@ fn the_server_stops_our_agent() {
     let id = log.rsplit(" as ").next().expect("an id").trim();
     let listed = lab.server.cli(&["serve", "agent", "list", "--json"]);
     let agents: Value = serde_json::from_str(&listed).expect("JSON");
-    let name = agents[0]["id"]
-        .as_str()
-        .unwrap_or_else(|| panic!("no id in {listed}"));
-    lab.server.cli(&["serve", "agent", "stop", name]);
+    assert_eq!(agents[0]["id"], id, "the log and the list say the same");
+    lab.server.cli(&["serve", "agent", "stop", id]);
     assert_eq!(
         agent.wait(&machine),
         Some(0),

@@ -158,9 +158,15 @@ fn an_agent_is_heard_and_told_to_stop() {
         (&agents[0]["entity"], &agents[0]["user"]),
         (&json!("team"), &json!("alice"))
     );
-    server.cli(&["serve", "agent", "stop", &id]);
+    assert_eq!(seen["id"], id.as_str());
+    // As W&B's own agent writes it in its log.
+    server.cli(&["serve", "agent", "stop", &format!("agent-{id}")]);
     assert_eq!(look()["stopPolling"], true);
     assert_eq!(team.pop("q", &agent), Value::Null, "it takes nothing more");
+    for word in ["KILLED", "POLLING"] {
+        client.data(say, &json!({"a": agent, "s": word}));
+    }
+    assert_eq!(look()["agentStatus"], "KILLED", "it has ended");
 }
 
 #[test]
@@ -292,13 +298,52 @@ fn pages_have_an_end_and_a_next_one() {
     }
     assert_eq!(found, items);
     client.error(page, &json!({"n": 2, "c": "x"}));
+}
 
-    let many = super::repeated(30, |n| {
+#[test]
+fn what_a_request_asks_for_in_all_is_bounded() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_server, client) = served(folder.path());
+    let team = Member {
+        client: &client,
+        entity: "team",
+    };
+    team.make_queue("q", &json!({}), &json!({}));
+    super::runs::begin(&client, "r1");
+    let project = |name: &str, fields: &str| {
+        format!("query {{ project(name: \"{name}\", entityName: \"team\") {{ {fields} }} }}")
+    };
+    let runs = |count: usize, fields: &str| {
+        let runs = super::repeated(count, |n| {
+            format!("a{n}: runs(first: 1000) {{ edges {{ node {{ {fields} }} }} }} ")
+        });
+        project("demo", &runs)
+    };
+    let samples = |count: usize| {
+        let all = super::repeated(count, |n| format!("a{n}: sampledHistory(specs: \"{{}}\") "));
+        project("demo", &format!("run(name: \"r1\") {{ {all} }}"))
+    };
+    let ids = super::repeated(400, |n| format!("a{n}: id "));
+    for good in [runs(1, "id"), runs(10, "id"), runs(1, &ids), samples(10)] {
+        client.data(&good, &json!({}));
+    }
+    let items = super::repeated(30, |n| {
         format!("a{n}: runQueueItems(first: 100000) {{ edges {{ node {{ id }} }} }} ")
     });
-    let all = format!(
-        "query {{ project(name: \"model-registry\", entityName: \"team\") {{ runQueue(name: \"q\") {{ {many} }} }} }}"
-    );
-    let message = client.error(&all, &json!({}));
-    assert!(message.contains("at most 20000 rows"), "{message}");
+    for bad in [
+        project(
+            "model-registry",
+            &format!("runQueue(name: \"q\") {{ {items} }}"),
+        ),
+        runs(30, "id"),
+        // Each row may be long.
+        runs(3, &super::repeated(200, |n| format!("a{n}: id "))),
+        // What is empty has been looked up.
+        samples(60),
+        // A fragment makes a short document long.
+        runs(2, "...f") + " fragment f on Run { id }",
+    ] {
+        let message = client.error(&bad, &json!({}));
+        assert!(message.contains("ask for smaller pages"), "{message}");
+    }
 }

@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use crate::common::peer::{How, KEY, Peer};
 
 /// Short times, so that a test of an outage is over in a moment.
-const TIMING: Timing = Timing {
+pub const TIMING: Timing = Timing {
     call: Duration::from_secs(2),
     first_retry: Duration::from_millis(10),
     retries: Duration::from_secs(1),

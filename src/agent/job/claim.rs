@@ -64,7 +64,7 @@ impl Job {
                 }
                 Err(_) => {}
             }
-            self.stop.pause(REPORT_EVERY);
+            let _ = self.stop.pause(REPORT_EVERY);
         }
         None
     }

@@ -109,6 +109,14 @@ impl Job {
         Verdict::Unrecorded
     }
 
+    /// Tells the job's owner, in the job's log and on its item.
+    pub(super) fn note_warnings(&self, warnings: &[String], log: &mut JobLog) {
+        for warning in warnings {
+            log.note(format_args!("[launch-agent: warning: {warning}]"));
+            self.warn(warning);
+        }
+    }
+
     pub(super) fn warn(&self, warning: &str) {
         log::warn!("item {}: {warning}", self.item);
         if let Err(error) = self.shared.queue.warn(&self.item, warning) {

@@ -18,7 +18,13 @@ pub fn run(command: &RemoteAgentCommand, environment: &Environment) -> Result<Ex
     match command {
         RemoteAgentCommand::List(args) => list(args, environment)?,
         RemoteAgentCommand::Stop(args) => {
-            let id = AgentId(args.id.clone());
+            // W&B's own agent logs its name with a word before it.
+            let id = AgentId(
+                args.id
+                    .strip_prefix("agent-")
+                    .unwrap_or(&args.id)
+                    .to_owned(),
+            );
             queue(&args.database, environment)?.stop_agent(&id)?;
             say(format_args!(
                 "agent {id} is told to take nothing more when it asks next"

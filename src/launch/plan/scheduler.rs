@@ -59,7 +59,10 @@ pub fn scheduler(spec: &LaunchSpec, context: &Context<'_>) -> Result<Plan> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::machine::machine;
     use crate::launch::plan::Server;
+    use crate::launch::policy::{Guard, Policy, Preset};
+    use crate::launch::transfer::Transfers;
     use serde_json::{Value, json};
     use std::collections::BTreeMap;
     use std::path::Path;
@@ -81,7 +84,12 @@ mod tests {
             environment: &BTreeMap::new(),
             env_macros: &[],
             secure_mode: true,
+            guard: Guard {
+                policy: &Policy::of(Preset::Open),
+                machine: machine(),
+            },
             cidfile: Path::new("/cid"),
+            transfers: &Transfers::default(),
         };
         scheduler(&spec, &context)
     }

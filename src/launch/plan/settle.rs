@@ -8,6 +8,7 @@ use crate::launch::command::Secret;
 use crate::launch::image;
 use crate::launch::job_env::{self, Variable};
 use crate::launch::macros::{Macros, looks_secret};
+use crate::launch::policy::Asked;
 use crate::launch::resource_args::{Ask, DockerOption, Given, options_or_ask};
 use crate::launch::spec::LaunchSpec;
 
@@ -54,11 +55,13 @@ pub fn resolve(spec: &LaunchSpec, context: &Context<'_>, ask: Ask<'_>) -> Result
         Some(image),
         sets_variable(&asked, "WANDB_MODE"),
     );
+    let mut secrets = filled.secrets;
+    secrets.extend(secret_values(&asked, &variables, spec, context));
+    let secrets = worth_redacting(secrets);
+    check_policy(spec, context, image, &asked, &secrets)?;
     let mut warnings = filled.warnings;
     warnings.extend(missing_variables(&asked, &variables, context.environment));
     warnings.extend(restart_warning(&asked));
-    let mut secrets = filled.secrets;
-    secrets.extend(secret_values(&asked, &variables, spec, context));
     Ok(Launch {
         image: image.to_owned(),
         warnings,
@@ -66,7 +69,7 @@ pub fn resolve(spec: &LaunchSpec, context: &Context<'_>, ask: Ask<'_>) -> Result
         options: [local_server_options(context, &asked), asked].concat(),
         entry_point: spec.overrides.entry_point.clone(),
         args: spec.overrides.args.clone(),
-        secrets: worth_redacting(secrets),
+        secrets,
         run_id,
     })
 }
@@ -95,6 +98,34 @@ fn check_entry_point(spec: &LaunchSpec, context: &Context<'_>) -> Result<()> {
         .hint("put the command into the image, or ask the machine's owner about `secure_mode` in launch-config.yaml"));
     }
     Ok(())
+}
+
+/// What the machine's owner lets a job ask for. The words of a refusal quote options, which macros may have filled.
+fn check_policy(
+    spec: &LaunchSpec,
+    context: &Context<'_>,
+    image: &str,
+    options: &[DockerOption],
+    secrets: &[Secret],
+) -> Result<()> {
+    let asked = Asked {
+        image,
+        options,
+        builder: spec.resource_args.contains_key("builder"),
+        agent: context.agent,
+    };
+    context.guard.check(&asked).map_err(|error| Error {
+        message: redacted(&error.message, secrets),
+        hint: error.hint.map(|hint| redacted(&hint, secrets)),
+        ..error
+    })
+}
+
+/// Text without these values.
+pub fn redacted(text: &str, secrets: &[Secret]) -> String {
+    secrets.iter().fold(text.to_owned(), |text, secret| {
+        text.replace(secret.expose(), "[redacted]")
+    })
 }
 
 /// Whether an `env` option says anything about a variable.

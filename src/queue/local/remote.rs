@@ -74,9 +74,21 @@ impl LocalQueue {
         Ok(Some(agent))
     }
 
-    /// Notes what an agent on another machine says of itself.
+    /// Notes what an agent on another machine says of itself. That it has ended is its last word: W&B's own agent may
+    /// still say from another thread that it polls.
     pub fn agent_says(&self, id: &AgentId, status: AgentStatus) -> Result<()> {
-        self.write(|db| agents::heartbeat(db, id, status, 0, now()))
+        self.write(|db| {
+            let has_ended = db
+                .prepare_cached("SELECT status = ?2 FROM agents WHERE id = ?1")?
+                .query_row(params![id.0, AgentStatus::Killed.as_str()], |row| {
+                    row.get(0)
+                })
+                .optional()?;
+            if has_ended == Some(true) {
+                return Ok(());
+            }
+            agents::heartbeat(db, id, status, 0, now())
+        })
     }
 
     /// Takes the next item of a queue for an agent on another machine.

@@ -128,7 +128,7 @@ impl ArtifactSequence {
         if filters.as_ref().is_some_and(asks) {
             return refuse("this server does not filter artifacts");
         }
-        let size = pages::size(first, 50);
+        let size = pages::granted(context, first, 50)?;
         let before = pages::after(after.as_deref())?;
         let found = context.queue.artifacts(self.0.id, before, size + 1);
         let total = context.told(context.queue.artifact_count(self.0.id))?;
@@ -142,7 +142,7 @@ impl ArtifactSequence {
         after: Option<String>,
         first: Option<i32>,
     ) -> Answer<ArtifactAliasConnection> {
-        let size = pages::size(first, 1_000);
+        let size = pages::granted(context, first, 1_000)?;
         let after = pages::after(after.as_deref())?;
         let found = context.queue.aliases(self.0.id, after, size + 1);
         let mut found = context.told(found)?;
@@ -227,7 +227,7 @@ pub fn of_project(
     after: Option<&str>,
     first: Option<i32>,
 ) -> Answer<ArtifactCollectionConnection> {
-    let size = pages::size(first, 50);
+    let size = pages::granted(context, first, 50)?;
     let after = pages::after(after)?;
     let all = context.queue.collections(entity, project, artifact_type);
     let mut all = context.told(all)?;
@@ -289,13 +289,7 @@ impl Membership {
         after: Option<String>,
         first: Option<i32>,
     ) -> Answer<FileConnection> {
-        files(
-            context,
-            &self.0,
-            &names.unwrap_or_default(),
-            after.as_deref(),
-            first,
-        )
+        files(context, &self.0, names, after, first)
     }
 }
 

@@ -11,6 +11,9 @@ use crate::queue::local::{Line, Stream};
 /// The most lines of an answer.
 const MOST: usize = 10_000;
 
+/// How many lines a sample has when nobody says.
+const USUAL: usize = 500;
+
 /// How many lines are read at once where all are looked through.
 const PAGE: usize = 2_000;
 
@@ -36,9 +39,8 @@ pub fn sample(
     stream: Stream,
     samples: Option<i32>,
 ) -> Answer<Vec<String>> {
-    let lines = context
-        .queue
-        .sampled_lines(run, stream, wanted(samples, 500));
+    let most = context.grant(wanted(samples, USUAL))?;
+    let lines = context.queue.sampled_lines(run, stream, most);
     Ok(texts(context.told(lines)?))
 }
 
@@ -55,7 +57,7 @@ pub fn page(
     }
     let first = min_step.map_or(0, |step| step.0);
     let end = max_step.map_or(i64::MAX, |step| step.0);
-    let most = wanted(samples, 1_000);
+    let most = context.grant(wanted(samples, 1_000))?;
     let lines = context.queue.history_between(run, first, end, most);
     Ok(texts(context.told(lines)?))
 }
@@ -78,7 +80,9 @@ fn sampled_by(context: &Context, run: i64, spec: &Value) -> Answer<Value> {
         .unwrap_or_default();
     let keys: Vec<&str> = keys.iter().filter_map(Value::as_str).collect();
     let samples = spec["samples"].as_i64().and_then(|n| i32::try_from(n).ok());
-    let most = wanted(samples, 500).max(1);
+    let most = wanted(samples, USUAL).max(1);
+    // All lines are read, however few are wanted.
+    context.grant(most.max(USUAL))?;
     let (min, max) = (spec["minStep"].as_i64(), spec["maxStep"].as_i64());
     let mut rows = Vec::new();
     let (mut from, mut seen, mut every) = (0, 0_usize, 1_usize);
@@ -202,11 +206,11 @@ pub fn log_lines(
     let count = context.told(context.queue.line_count(run, Stream::Output))?;
     let (from, most) = match last {
         Some(last) => {
-            let most = wanted(Some(last), 0);
+            let most = context.grant(wanted(Some(last), 0))?;
             (count.saturating_sub_unsigned(most as u64).max(0), most)
         }
         // Cursors are one more than the number of a line: that of none is 0.
-        None => (pages::after(after)?, pages::size(first, 1_000)),
+        None => (pages::after(after)?, pages::granted(context, first, 1_000)?),
     };
     let lines = context.queue.lines(run, Stream::Output, from, most);
     let lines = context.told(lines)?;

@@ -46,7 +46,7 @@ pub fn of_project(
             ));
         }
     };
-    let size = pages::size(first, 50);
+    let size = pages::granted(context, first, 50)?;
     let after = pages::after(after)?;
     let found = context
         .queue

@@ -1,0 +1,163 @@
+//! `launch-agent policy check`: for each thing that a launch spec asks for, whether this machine's policy takes it,
+//! and by which rule.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::{print, render};
+use crate::agent;
+use crate::cli::{PolicyArgs, PolicyCheckArgs, PolicyCommand};
+use crate::config::{AgentConfig, Environment};
+use crate::failure::{Error, Result};
+use crate::host::engine;
+use crate::host::machine::machine;
+use crate::launch::plan::{Context, redacted, resolve};
+use crate::launch::policy::{Asked, Check, Guard, Policy, Preset, Refusal};
+use crate::launch::spec::LaunchSpec;
+
+/// The exit code of a spec that the policy refuses: that of any other wrong spec.
+const REFUSED: u8 = 2;
+
+pub fn run(args: &PolicyArgs, environment: &Environment) -> Result<ExitCode> {
+    let PolicyCommand::Check(args) = &args.command;
+    check(args, environment)
+}
+
+fn check(args: &PolicyCheckArgs, environment: &Environment) -> Result<ExitCode> {
+    let config = AgentConfig::for_command(&args.launch.backend, environment)?;
+    if args.spec.is_none() && args.launch.queue_config.is_none() && args.launch.queue.is_none() {
+        return Err(Error::input("nothing to check").hint(
+            "name a launch spec, or a queue's config with `--queue-config FILE --image URI`",
+        ));
+    }
+    let (value, spec, warnings) =
+        render::launch_spec(args.spec.as_deref(), &args.launch, environment)?;
+    super::warn(&warnings);
+    let run_id = render::run_id(&value);
+    let checks = checks(&config, &spec, &run_id, environment)?;
+    let allowed = checks.iter().all(Check::is_allowed);
+    if args.json {
+        print(as_json(&config, &checks))?;
+    } else {
+        for check in &checks {
+            print_check(check)?;
+        }
+        let preset = config.policy.settled.preset.word();
+        let verdict = if allowed { "allowed" } else { "refused" };
+        print(format_args!(
+            "{verdict} by this machine's policy (preset `{preset}`)"
+        ))?;
+    }
+    Ok(if allowed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(REFUSED)
+    })
+}
+
+/// Settles the spec as the agent would, with nothing refused yet, and judges the result as a whole.
+fn checks(
+    config: &AgentConfig,
+    spec: &LaunchSpec,
+    run_id: &str,
+    environment: &Environment,
+) -> Result<Vec<Check>> {
+    let open = Policy::of(Preset::Open);
+    let context = Context {
+        item: "check",
+        queue: "check",
+        agent: "check",
+        queue_entity: config.entity.value.as_deref(),
+        generated_run_id: run_id,
+        // What the agent adds for a server on this machine is its own, and not judged.
+        server: None,
+        environment: environment.all(),
+        env_macros: &config.env_macros.value,
+        secure_mode: false,
+        guard: Guard {
+            policy: &open,
+            machine: machine(),
+        },
+        cidfile: &config.state_folder.join("check.cid"),
+        transfers: &agent::transfers(config, environment.all()),
+    };
+    let launch = resolve(spec, &context, &engine::run_help)?;
+    let guard = Guard {
+        policy: &config.policy.settled,
+        machine: machine(),
+    };
+    let mut checks = guard.judge(&Asked {
+        image: &launch.image,
+        options: launch.options(),
+        builder: spec.resource_args.contains_key("builder"),
+        agent: context.agent,
+    });
+    if !spec.overrides.entry_point.is_empty() {
+        checks.push(entry_point(config));
+    }
+    for check in &mut checks {
+        let hide = |text: &mut String| *text = redacted(text, launch.secrets());
+        hide(&mut check.given);
+        if let Err(refusal) = &mut check.verdict {
+            hide(&mut refusal.rule);
+            hide(&mut refusal.hint);
+        }
+    }
+    Ok(checks)
+}
+
+fn entry_point(config: &AgentConfig) -> Check {
+    let name = "overrides.entry_point".to_owned();
+    Check {
+        option: name.clone(),
+        given: name,
+        verdict: if config.secure_mode.value {
+            Err(Refusal {
+                rule: "this agent runs in secure mode".to_owned(),
+                hint:
+                    "the machine's owner allows it with `secure_mode: false` in launch-config.yaml"
+                        .to_owned(),
+            })
+        } else {
+            Ok("the agent does not run in secure mode".to_owned())
+        },
+    }
+}
+
+fn print_check(check: &Check) -> Result<()> {
+    match &check.verdict {
+        Ok(rule) => print(format_args!("allowed  {:<32}  {rule}", check.given)),
+        Err(refusal) => {
+            print(format_args!(
+                "refused  {:<32}  {}",
+                check.given, refusal.rule
+            ))?;
+            print(format_args!("         hint: {}", refusal.hint))
+        }
+    }
+}
+
+fn as_json(config: &AgentConfig, checks: &[Check]) -> Value {
+    let checks_json: Vec<Value> = checks
+        .iter()
+        .map(|check| {
+            let (rule, hint) = match &check.verdict {
+                Ok(rule) => (rule, None),
+                Err(refusal) => (&refusal.rule, Some(&refusal.hint)),
+            };
+            json!({
+                "option": check.option,
+                "given": check.given,
+                "allowed": check.is_allowed(),
+                "rule": rule,
+                "hint": hint,
+            })
+        })
+        .collect();
+    json!({
+        "allowed": checks.iter().all(Check::is_allowed),
+        "preset": config.policy.settled.preset.word(),
+        "checks": checks_json,
+    })
+}
