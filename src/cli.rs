@@ -236,6 +236,10 @@ pub struct PushArgs {
     #[arg(short = 'v', long = "set-var", value_name = "NAME=VALUE")]
     pub set_var: Vec<String>,
 
+    /// How long the job may run, in seconds from the start of its container; the agent's own limit may be shorter
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub timeout: Option<u64>,
+
     /// critical, high, medium or low
     #[arg(short = 'P', long, value_name = "PRIORITY")]
     pub priority: Option<String>,

@@ -87,6 +87,10 @@ pub struct AgentConfig {
     pub stopped_run_timeout: Setting<Duration>,
     /// From `docker stop` to the kill.
     pub stop_grace: Setting<Duration>,
+    /// How long a job may run, from the start of its container; `None` is no limit.
+    pub timeout: Setting<Option<Duration>>,
+    /// How often a job begins again that docker or the machine interrupted.
+    pub max_retries: Setting<u32>,
     /// What the first signal does.
     pub on_signal: Setting<OnSignal>,
     /// How much of a job's output its log file keeps, in bytes.
@@ -301,6 +305,7 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
     let own_files = OwnFiles {
         config: &path,
         state_folder: &state_folder,
+        cache_folder: &cache_folder,
         backend: &backend.value,
         log_file: flags.log_file,
     };
@@ -315,16 +320,7 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
                 (!flags.queues.is_empty()).then(|| flags.queues.to_vec()),
                 Origin::Flag("--queue"),
             ),
-        max_jobs: Setting::default(Some(1))
-            .or(limit(file.max_jobs, &in_file("max_jobs"))?, from_file())
-            .or(
-                limit(variable_limit(environment)?, "`WANDB_LAUNCH_MAX_JOBS`")?,
-                Origin::Variable("WANDB_LAUNCH_MAX_JOBS"),
-            )
-            .or(
-                limit(flags.max_jobs, "--max-jobs")?,
-                Origin::Flag("--max-jobs"),
-            ),
+        max_jobs: max_jobs(flags, &file, &path, environment)?,
         max_schedulers: Setting::default(Some(1)).or(
             limit(file.max_schedulers, &in_file("max_schedulers"))?,
             from_file(),
@@ -335,6 +331,8 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
         ),
         stop_grace: Setting::default(Duration::from_secs(10))
             .or(file.stop_grace.map(Duration::from_secs), from_file()),
+        timeout: Setting::default(None).or(file.timeout(&path)?.map(Some), from_file()),
+        max_retries: Setting::default(5).or(file.max_retries, from_file()),
         on_signal: Setting::default(OnSignal::Drain).or(file.on_signal(&path)?, from_file()),
         log_max_bytes: Setting::default(100_000_000).or(file.log_max_bytes(&path)?, from_file()),
         min_free_disk: Setting::default(1_000_000_000).or(file.min_free_disk, from_file()),
@@ -370,6 +368,28 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
         state_folder,
         cache_folder,
     })
+}
+
+fn max_jobs(
+    flags: &Flags<'_>,
+    file: &File,
+    path: &Path,
+    environment: &Environment,
+) -> Result<Setting<Option<usize>>> {
+    let in_file = format!("{}: `max_jobs`", path.display());
+    Ok(Setting::default(Some(1))
+        .or(
+            limit(file.max_jobs, &in_file)?,
+            Origin::File(path.to_owned()),
+        )
+        .or(
+            limit(variable_limit(environment)?, "`WANDB_LAUNCH_MAX_JOBS`")?,
+            Origin::Variable("WANDB_LAUNCH_MAX_JOBS"),
+        )
+        .or(
+            limit(flags.max_jobs, "--max-jobs")?,
+            Origin::Flag("--max-jobs"),
+        ))
 }
 
 fn read_file(flags: &Flags<'_>, environment: &Environment) -> Result<(File, PathBuf)> {

@@ -140,6 +140,13 @@ impl Stage {
             Stage::Run => "run",
         }
     }
+
+    /// The stage of that word.
+    pub fn named(word: &str) -> Option<Stage> {
+        [Stage::Agent, Stage::Build, Stage::Run]
+            .into_iter()
+            .find(|stage| stage.as_str() == word)
+    }
 }
 
 impl fmt::Display for Stage {

@@ -356,7 +356,7 @@ fn a_running_job_is_cancelled() {
     let item = sandbox.item_in(&id, &["STOPPED"]);
     assert_eq!(item["message"], "a person asked for it", "{item}");
     assert!(
-        sandbox.calls("stop")[0].starts_with("'stop' '-t' '10' 'launch-"),
+        sandbox.calls("stop")[0].starts_with("'stop' '-t' '10' 'id-launch-"),
         "{:?}",
         sandbox.calls("stop")
     );
@@ -448,7 +448,7 @@ fn an_item_of_a_killed_agent_says_so_at_once_and_there_is_a_way_out() {
     assert_eq!(agent.wait(&sandbox), None);
 
     let why = sandbox.item(&id)["waiting"].to_string();
-    assert!(why.contains("has ended without reporting it"), "{why}");
+    assert!(why.contains("started again, it takes the item up"), "{why}");
     let list = sandbox.ok(&["queue", "list"]);
     assert!(list.trim_end().ends_with("none"), "{list}");
     let run = sandbox.item(&id)["run_id"].clone();
@@ -511,30 +511,24 @@ fn a_log_is_bounded_and_says_where_it_was_cut() {
 
 #[test]
 fn a_client_that_dies_before_its_container_does_not_end_the_job() {
-    // The client ends itself; the container's record says `running` until the test says otherwise.
-    let sandbox = sandbox("{}", "kill -KILL $PPID");
+    let job = r#"until kill -KILL "$(cat $FAKE/client.$1)"; do sleep 0.02; done
+        echo after; until [ -e $FAKE/go ]; do sleep 0.02; done; echo last; exit 7"#;
+    let sandbox = sandbox("{}", job);
     let id = sandbox.push("job:1", &[]);
     let _agent = sandbox.start_agent(&[]);
-    sandbox.wait_for("the agent to notice", || {
-        sandbox
-            .read("agent.err")
-            .contains("ended before its container")
+    sandbox.wait_for("the output to be followed", || {
+        sandbox.calls("logs").len() >= 2 && sandbox.log(&id).contains("after\n")
     });
     assert_eq!(sandbox.item(&id)["state"], "CLAIMED");
-    let name = sandbox.item(&id)["command"]
-        .as_str()
-        .expect("a command")
-        .split(' ')
-        .nth(3)
-        .expect("a name")
-        .to_owned();
-    let state = sandbox.read(&format!("fake/state.{name}"));
-    sandbox.write(
-        &format!("fake/state.{name}"),
-        &state.replace("true,\"ExitCode\":0", "false,\"ExitCode\":7"),
-    );
+    sandbox.write("fake/go", "");
     let item = sandbox.item_in(&id, &["FINISHED", "FAILED"]);
     assert_eq!(item["exit_code"], 7, "{item}");
+    let log = sandbox.log(&id);
+    let (_, output) = log.split_once('\n').expect("a command");
+    assert_eq!(
+        output,
+        "after\nlast\n[launch-agent: exit code 7 after 2.0s]\n"
+    );
 }
 
 #[test]

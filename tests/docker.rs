@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use crate::common::sandbox::Sandbox;
 
 /// The job image, made out of this machine's own programs once for all tests.
-fn image() -> &'static str {
+pub fn image() -> &'static str {
     static IMAGE: OnceLock<String> = OnceLock::new();
     IMAGE.get_or_init(|| {
         if let Ok(image) = std::env::var("LAUNCH_AGENT_TEST_IMAGE") {
@@ -26,7 +26,7 @@ fn image() -> &'static str {
     })
 }
 
-fn docker(arguments: &[&str]) -> Output {
+pub fn docker(arguments: &[&str]) -> Output {
     Command::new("docker")
         .args(arguments)
         .output()
@@ -34,14 +34,14 @@ fn docker(arguments: &[&str]) -> Output {
 }
 
 /// A sandbox whose containers are removed with it, also when its test fails.
-struct Bench(Sandbox);
+pub struct Bench(Sandbox);
 
 impl Bench {
-    fn new() -> Bench {
+    pub fn new() -> Bench {
         Bench(Sandbox::new())
     }
 
-    fn with_queue(config: &str) -> Bench {
+    pub fn with_queue(config: &str) -> Bench {
         let bench = Bench::new();
         bench.queue("q", config);
         bench
@@ -82,7 +82,7 @@ fn name_of(command: &str) -> Option<&str> {
 }
 
 /// The container of an item that was started, by the name on its command line.
-fn container(sandbox: &Bench, id: &str) -> String {
+pub fn container(sandbox: &Bench, id: &str) -> String {
     let item = sandbox.item(id);
     let command = item["command"]
         .as_str()
@@ -90,13 +90,13 @@ fn container(sandbox: &Bench, id: &str) -> String {
     name_of(command).expect("a name").to_owned()
 }
 
-fn exists(container: &str) -> bool {
+pub fn exists(container: &str) -> bool {
     docker(&["container", "inspect", container])
         .status
         .success()
 }
 
-fn is_running(container: &str) -> bool {
+pub fn is_running(container: &str) -> bool {
     let output = docker(&[
         "container",
         "inspect",
@@ -108,7 +108,7 @@ fn is_running(container: &str) -> bool {
 }
 
 /// The job's own output: the log without the command in front and the agent's words at the end.
-fn output(sandbox: &Bench, id: &str) -> String {
+pub fn output(sandbox: &Bench, id: &str) -> String {
     let log = sandbox.log(id);
     let (_, rest) = log.split_once('\n').expect("a command line");
     let jobs = |line: &&str| !line.starts_with("[launch-agent: ");
@@ -516,6 +516,9 @@ fn the_containers_labels_name_item_queue_run_and_agent() {
     assert_eq!(labels["launch-agent.item"], id.as_str());
     assert_eq!(labels["launch-agent.queue"], "q");
     assert_eq!(labels["launch-agent.run"], item["run_id"]);
-    assert_eq!(labels["launch-agent.agent"], item["agent"]);
+    // The agent's name on this machine stays when it is started again, unlike its name in the queue.
+    let owner = sandbox.read(".local/state/launch-agent/agents/0/agent.json");
+    let owner: serde_json::Value = serde_json::from_str(&owner).expect("JSON");
+    assert_eq!(labels["launch-agent.agent"], owner["name"]);
     assert_eq!(labels["mine"], "1");
 }

@@ -20,6 +20,8 @@ mod properties;
 mod pulls;
 mod queue;
 mod registries;
+mod restart;
+mod restart_docker;
 mod secrets;
 #[cfg(feature = "serve")]
 mod serve;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{agent_info, code, job};
+use super::decide::{Identity, needs_code, new_run_id, plan_of};
+use super::{agent_info, code};
 use crate::config::AgentConfig;
 use crate::failure::Result;
 use crate::host::source::{Scratch, Silence};
@@ -10,8 +11,8 @@ use crate::host::stop::Stop;
 use crate::launch::job::Code;
 use crate::launch::plan::Plan;
 use crate::launch::spec::LaunchSpec;
+use crate::queue::RunQueueItem;
 use crate::queue::local::LocalQueue;
-use crate::queue::{AgentId, RunQueueItem};
 
 /// The plan of the item that the agent would take next; `None` when there is nothing to take.
 pub fn next_plan(
@@ -22,13 +23,19 @@ pub fn next_plan(
     for name in &agent_info(config)?.queues {
         if let Some(item) = queue.peek(name)? {
             let (spec, warnings) = LaunchSpec::parse(&item.spec)?;
-            let code = if job::needs_code(&spec) {
+            let code = if needs_code(&spec) {
                 Some(fetch(config, environment, queue, &item, &spec)?)
             } else {
                 None
             };
-            let agent = AgentId("dry-run".to_owned());
-            let mut plan = job::plan_of(config, environment, &agent, &item, &spec, code.as_ref())
+            let run_id = new_run_id();
+            let id = Identity {
+                item: &item.id.0,
+                queue: &item.queue,
+                run_id: &run_id,
+                agent: "dry-run",
+            };
+            let mut plan = plan_of(config, environment, id, &spec, code.as_ref())
                 .map_err(|failure| failure.cause)?;
             plan.warnings.splice(..0, warnings);
             return Ok(Some((item, plan)));

@@ -1,38 +1,43 @@
 //! One job's whole story, in the order in which it happens, and the only place where stages are named.
+//!
+//! Each step is in the journal before it is taken, so the story can be taken up in its middle by the agent's next
+//! process: `take_and_run` is a new item's story, `take_up` that of one which was in hand when an earlier process ended.
 
-use std::collections::BTreeMap;
+mod claim;
+mod ending;
+mod log;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
 
 use super::code::{self, Fetch};
+use super::decide::{Identity, needs_code, new_run_id, plan_of};
 use super::{Event, Shared};
-use crate::config::AgentConfig;
 use crate::failure::{AtStage, Error, Failure, Kind, Result, Stage};
 use crate::host::engine::{self, End};
-use crate::host::logs::{JobLog, LogFile, Redactor, TerminalLines};
-use crate::host::machine::machine;
+use crate::host::journal::{self, Entry, Step};
+use crate::host::logs::JobLog;
+use crate::host::runner::{self, Labels};
 use crate::host::source::Scratch;
 use crate::host::stop::{Activity, Stop};
-use crate::host::{images, private, registry, runner};
-use crate::launch::build;
-use crate::launch::command::Secret;
-use crate::launch::job::{Code, JobSource};
-use crate::launch::plan::{self, Context, Place, Plan};
-use crate::launch::policy::Guard;
+use crate::host::{files, images};
+use crate::launch::job::Code;
+use crate::launch::plan::{Place, Plan};
 use crate::launch::spec::LaunchSpec;
-use crate::launch::transfer::Transfers;
-use crate::queue::{AgentId, Ended, Outcome, RunQueueItem, Started, spell_duration};
+use crate::queue::{ItemId, RunQueueItem, SetBy, StopReason};
+use ending::failed;
 
-/// How many of a job's last lines go into the report of a job that did not succeed.
-const QUOTED_LINES: usize = 20;
-
-/// How often, and how long apart, the end of a job is reported to a queue that does not take it.
-const REPORT_TRIES: u32 = 60;
+/// How long apart a queue is asked again that does not answer.
 const REPORT_EVERY: Duration = Duration::from_secs(2);
+
+/// The pause before an interrupted job begins again, doubled each time, and its most.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(300);
 
 /// What the loop needs to know of a job that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,161 +52,230 @@ pub enum Verdict {
     Unrecorded,
 }
 
-/// Starts the thread of a job.
+/// Starts the thread of a job that was just popped.
 pub fn start(
     shared: &Arc<Shared>,
     item: RunQueueItem,
     stop: &Arc<Stop>,
     events: &Sender<Event>,
 ) -> Result<JoinHandle<()>> {
-    let name = format!("item-{}", item.id);
-    let job = Job {
-        shared: Arc::clone(shared),
-        item,
-        stop: Arc::clone(stop),
+    let entry = Entry {
+        item: item.id.0,
+        queue: item.queue,
+        spec: item.spec,
+        agents: vec![shared.agent.0.clone()],
+        run_id: new_run_id(),
+        attempt: 1,
+        step: Step::Taken,
+        started: None,
     };
-    let events = events.clone();
+    spawn(shared, entry, stop, events, Job::take_and_run)
+}
+
+/// Starts the thread of a job that an earlier process of this agent had in hand.
+pub fn take_up(
+    shared: &Arc<Shared>,
+    entry: Entry,
+    stop: &Arc<Stop>,
+    events: &Sender<Event>,
+) -> Result<JoinHandle<()>> {
+    spawn(shared, entry, stop, events, Job::take_up)
+}
+
+fn spawn(
+    shared: &Arc<Shared>,
+    entry: Entry,
+    stop: &Arc<Stop>,
+    events: &Sender<Event>,
+    story: fn(&mut Job) -> Verdict,
+) -> Result<JoinHandle<()>> {
+    let mut job = Job {
+        shared: Arc::clone(shared),
+        item: ItemId(entry.item.clone()),
+        entry,
+        plan: None,
+        scratch: None,
+        stop: Arc::clone(stop),
+        events: events.clone(),
+    };
     std::thread::Builder::new()
-        .name(name)
+        .name(format!("item-{}", job.item))
         .spawn(move || {
-            let verdict = job.run();
+            let verdict = job.run(story);
             job.stop.now(Activity::Done);
-            let _ = events.send(Event::JobEnded(job.item.id, verdict));
+            let _ = job.events.send(Event::JobEnded(job.item.clone(), verdict));
         })
         .map_err(|cause| Error::system("cannot start a job's thread", cause))
 }
 
-/// What is known of an item when it has been claimed.
-enum Taken {
-    /// Everything.
-    Decided(Box<Plan>),
-    /// The job's name, and its code is still to be fetched; with the warnings so far.
-    Job(Box<(LaunchSpec, Vec<String>)>),
-}
-
-/// Must a job's artifact be read before it is known what runs?
-pub fn needs_code(spec: &LaunchSpec) -> bool {
-    let is_named = spec.job.as_ref().is_some_and(|job| !job.is_empty());
-    is_named && spec.image.is_none() && !spec.is_scheduler
-}
-
 struct Job {
     shared: Arc<Shared>,
-    item: RunQueueItem,
+    item: ItemId,
+    /// What the journal knows of the item.
+    entry: Entry,
+    /// What is to run, once that is decided for this try.
+    plan: Option<Plan>,
+    /// The folder of its code.
+    scratch: Option<Scratch>,
     stop: Arc<Stop>,
+    events: Sender<Event>,
 }
 
 impl Job {
     /// The job from its lease to its report. A panic is this job's failure and nobody else's.
-    fn run(&self) -> Verdict {
-        catch_unwind(AssertUnwindSafe(|| self.take_and_run())).unwrap_or_else(|panic| {
+    fn run(&mut self, story: fn(&mut Job) -> Verdict) -> Verdict {
+        catch_unwind(AssertUnwindSafe(|| story(self))).unwrap_or_else(|panic| {
             let text = panic_text(panic.as_ref());
-            self.report(&failed(Failure {
-                stage: Stage::Agent,
-                cause: Error::new(Kind::System, format!("internal error: {text}")),
-            }))
+            self.close(
+                &failed(Failure {
+                    stage: Stage::Agent,
+                    cause: Error::new(Kind::System, format!("internal error: {text}")),
+                }),
+                false,
+            )
         })
     }
 
-    fn take_and_run(&self) -> Verdict {
+    fn take_and_run(&mut self) -> Verdict {
         match self.take() {
-            Ok(Some(Taken::Decided(plan))) => self.run_plan(&plan),
-            Ok(Some(Taken::Job(spec))) => self.run_job(spec),
-            Ok(None) => {
-                log::warn!("item {}: somebody else has taken it", self.item.id);
+            Ok(true) => self.run_item(),
+            Ok(false) => {
+                self.forget();
                 Verdict::NotOurs
             }
-            Err(failure) => self.report(&failed(failure)),
+            Err(failure) => self.close(&failed(failure), false),
         }
     }
 
-    /// Decides what to run, as far as the spec says it, and claims the item; `None` when it is not ours to run.
-    fn take(&self) -> Result<Option<Taken>, Failure> {
-        let (mut spec, warnings) = LaunchSpec::parse(&self.item.spec).at(Stage::Agent)?;
-        // Settled here, so that a job whose code is fetched first runs as what was claimed.
-        let run_id = spec.run_id.get_or_insert_with(new_run_id).clone();
+    /// An item that was in hand when an earlier process ended: it is still ours, or nobody's of ours.
+    fn take_up(&mut self) -> Verdict {
+        ::log::info!("item {}: taken up where it was left", self.item);
+        if !self.adopt() {
+            return self.abandon();
+        }
+        match &self.entry.step {
+            Step::Ended(report) => {
+                let (ended, by_itself) = (report.ended(), report.by_itself);
+                self.close(&ended, by_itself)
+            }
+            _ => self.run_item(),
+        }
+    }
+
+    /// Decides what to run and claims the item; `false` when it is not ours to run.
+    fn take(&mut self) -> Result<bool, Failure> {
+        let (spec, warnings) = LaunchSpec::parse(&self.entry.spec).at(Stage::Agent)?;
+        if let Some(run_id) = &spec.run_id {
+            self.entry.run_id.clone_from(run_id);
+        }
         // What needs no code is decided before the claim: an item that cannot run is told so sooner.
-        let taken = if needs_code(&spec) {
-            Taken::Job(Box::new((spec.clone(), warnings)))
-        } else {
-            let mut plan = self.plan(&spec, None)?;
+        if !needs_code(&spec) {
+            let mut plan = self.decide(&spec, None)?;
             plan.warnings.splice(..0, warnings);
-            Taken::Decided(Box::new(plan))
-        };
-        if !self.claim(&run_id) {
-            return Ok(None);
+            self.plan = Some(plan);
+        }
+        // The claim is answered with yes or lost on the way, and the machine may go down meanwhile: what it is for
+        // is known before it is made.
+        if let Err(error) = self.keep() {
+            ::log::error!("item {}: not taken: {error}", self.item);
+            self.shared.queue.leave(&self.item);
+            return Ok(false);
+        }
+        if !self.claim() {
+            return Ok(false);
         }
         self.shared.queue.may_run(&spec).at(Stage::Agent)?;
-        Ok(Some(taken))
+        Ok(true)
     }
 
-    fn plan(&self, spec: &LaunchSpec, code: Option<&Code>) -> Result<Plan, Failure> {
-        let shared = &self.shared;
-        plan_of(
-            &shared.config,
-            &shared.environment,
-            &shared.agent,
-            &self.item,
-            spec,
-            code,
-        )
-    }
-
-    /// Makes the lease a claim. While the queue gives no answer it is asked again: the claim may have been made, and
-    /// giving up would leave the item claimed by nobody.
-    fn claim(&self, run_id: &str) -> bool {
-        let mut said = false;
-        while self.stop.reason().is_none() {
-            match self
-                .shared
-                .queue
-                .ack(&self.shared.agent, &self.item.id, run_id)
-            {
-                Ok(ours) => return ours,
-                Err(error) if !said => {
-                    log::error!("item {}: cannot be claimed yet: {error}", self.item.id);
-                    said = true;
-                }
-                Err(_) => {}
-            }
-            std::thread::sleep(REPORT_EVERY);
-        }
-        self.shared.queue.leave(&self.item.id);
-        false
-    }
-
-    /// A job by name: its code is fetched, and only then it is known what runs.
-    fn run_job(&self, taken: Box<(LaunchSpec, Vec<String>)>) -> Verdict {
-        let (mut spec, warnings) = *taken;
-        let (mut log, path) = match self.open_log(&self.known_secrets(&spec)).at(Stage::Agent) {
-            Ok(opened) => opened,
-            Err(failure) => return self.report(&failed(failure)),
+    fn run_item(&mut self) -> Verdict {
+        ::log::info!(
+            "item {}: run {} of queue `{}`",
+            self.item,
+            self.entry.run_id,
+            self.entry.queue
+        );
+        let mut log = match self.open_log().at(Stage::Agent) {
+            Ok(log) => log,
+            Err(failure) => return self.close(&failed(failure), false),
         };
-        // The folder stays for as long as the job may use it.
-        let scratch = Scratch::make(&self.shared.config.cache_folder).at(Stage::Agent);
-        let prepared = scratch.and_then(|scratch| {
-            self.tell_started("", &path);
-            let plan = self.prepare(&mut spec, &scratch, &mut log)?;
-            Ok((scratch, plan))
-        });
-        match prepared {
-            Ok((_scratch, mut plan)) => {
-                plan.warnings.splice(..0, warnings);
-                self.run_with_log(&plan, log, &path)
+        let result = self.carry_out(&mut log);
+        let by_itself = result.is_ok() && self.stop.reason().is_none();
+        let ended = self.judge(result, &mut log);
+        self.entry.step = Step::Ended(journal::Report::new(&ended, by_itself));
+        self.keep_or_say();
+        // The log is whole before the report says that the job has ended: whoever follows it stops reading then.
+        if let Some(warning) = log.finish() {
+            self.warn(&warning);
+        }
+        self.close(&ended, by_itself)
+    }
+
+    /// Tries until the job has ended. What the machine and docker do to it is not its end: then it begins again.
+    fn carry_out(&mut self, log: &mut JobLog) -> Result<End, Failure> {
+        loop {
+            let result = self.try_once(log);
+            self.limit(None);
+            let most = self.shared.config.max_retries.value;
+            match result {
+                Err(failure)
+                    if engine::may_pass(&failure.cause)
+                        && self.stop.reason().is_none()
+                        && self.entry.attempt <= most =>
+                {
+                    self.begin_again(&failure).at(Stage::Agent)?;
+                }
+                result => return result,
             }
-            Err(failure) => self.end(Err(failure), log),
         }
     }
 
-    /// Fetches a job's code and decides what runs.
-    fn prepare(
-        &self,
-        spec: &mut LaunchSpec,
-        scratch: &Scratch,
-        log: &mut JobLog,
-    ) -> Result<Plan, Failure> {
-        let shared = &self.shared;
-        let artifacts = shared.queue.artifacts(&self.item.id).at(Stage::Agent)?;
+    fn try_once(&mut self, log: &mut JobLog) -> Result<End, Failure> {
+        self.clear_up(log).at(Stage::Agent)?;
+        if let Some(started) = self.entry.started.clone() {
+            self.limit(Some(&started));
+            if let Some(end) =
+                runner::find_again(&started, self.labels(), log, &self.stop).at(Stage::Run)?
+            {
+                return Ok(end);
+            }
+            ::log::info!("item {}: it was not started yet", self.item);
+        }
+        let plan = match self.plan.take() {
+            Some(plan) => plan,
+            None => self.prepare(log)?,
+        };
+        self.introduce(&plan, log).at(Stage::Agent)?;
+        if let Place::Container(container) = &plan.place {
+            let warnings = images::provide(&container.image, log, &self.stop).at(Stage::Build)?;
+            self.note_warnings(&warnings, log);
+        }
+        let started = self.about_to_run(&plan, log).at(Stage::Agent)?;
+        self.limit(Some(&started));
+        runner::run(&plan.run, &started, log, &self.stop).at(Stage::Run)
+    }
+
+    /// Decides what this try runs, with the job's code where it has some.
+    fn prepare(&mut self, log: &mut JobLog) -> Result<Plan, Failure> {
+        let (spec, warnings) = LaunchSpec::parse(&self.entry.spec).at(Stage::Agent)?;
+        let code = if needs_code(&spec) {
+            Some(self.fetch(&spec, log)?)
+        } else {
+            None
+        };
+        let mut plan = self.decide(&spec, code.as_ref())?;
+        plan.warnings.splice(..0, warnings);
+        Ok(plan)
+    }
+
+    /// Brings the job's code to this machine. Whoever follows the log sees what is done for it.
+    fn fetch(&mut self, spec: &LaunchSpec, log: &mut JobLog) -> Result<Code, Failure> {
+        let shared = Arc::clone(&self.shared);
+        self.note_start(String::new());
+        let artifacts = shared.queue.artifacts(&self.item).at(Stage::Agent)?;
+        // The folder stays for as long as the job may use it.
+        let scratch = Scratch::make(&shared.config.cache_folder).at(Stage::Agent)?;
+        let scratch = self.scratch.insert(scratch);
         let from = Fetch {
             artifacts: artifacts.as_ref(),
             cache: &shared.config.cache_folder,
@@ -209,305 +283,129 @@ impl Job {
             environment: &shared.environment,
             stop: &self.stop,
         };
-        let code = code::fetch(spec, &from, log).at(Stage::Build)?;
-        if let JobSource::Image(image) = &code.job.source {
-            spec.image = Some(image.clone());
-        }
-        self.plan(spec, Some(&code))
+        code::fetch(spec, &from, log).at(Stage::Build)
     }
 
-    fn run_plan(&self, plan: &Plan) -> Verdict {
-        match self.open_log(&plan.secrets).at(Stage::Agent) {
-            Ok((log, path)) => self.run_with_log(plan, log, &path),
-            Err(failure) => self.report(&failed(failure)),
-        }
+    /// Everything that is decided about this try, with nothing done.
+    fn decide(&self, spec: &LaunchSpec, code: Option<&Code>) -> Result<Plan, Failure> {
+        let mut spec = spec.clone();
+        // As W&B counts: a run that begins again goes on under its name (`WANDB_RESUME=allow`).
+        spec.resume_count += u64::from(self.entry.attempt - 1);
+        let shared = &self.shared;
+        let id = Identity {
+            item: &self.entry.item,
+            queue: &self.entry.queue,
+            run_id: &self.entry.run_id,
+            agent: shared.journal.name(),
+        };
+        plan_of(&shared.config, &shared.environment, id, &spec, code)
     }
 
-    fn run_with_log(&self, plan: &Plan, mut log: JobLog, path: &Path) -> Verdict {
-        log::info!(
-            "item {}: run {} of queue `{}`",
-            self.item.id,
-            plan.run_id,
-            self.item.queue
-        );
+    /// Says what will run: the command in the log and at the item, and what its owner should know.
+    fn introduce(&mut self, plan: &Plan, log: &mut JobLog) -> Result<()> {
         log.hide(&plan.secrets);
         log.note(plan);
-        self.tell_started(&plan.to_string(), path);
-        self.note_warnings(&plan.warnings, &mut log);
-        let result = self.carry_out(plan, &mut log);
-        let ended_by_itself = result.is_ok() && self.stop.reason().is_none();
-        let verdict = self.end(result, log);
-        if verdict == Verdict::Unrecorded {
-            log::error!(
-                "item {}: {} stays, as the only record of its end",
-                self.item.id,
-                plan.place
-            );
-        } else {
-            runner::clean_up(plan, ended_by_itself);
+        self.note_start(plan.to_string());
+        if self.entry.attempt == 1 {
+            self.note_warnings(&plan.warnings, log);
         }
-        verdict
+        self.entry.step = Step::Preparing;
+        self.entry.started = None;
+        self.keep()
     }
 
-    /// Writes the job's last words, and reports its end.
-    fn end(&self, result: Result<End, Failure>, mut log: JobLog) -> Verdict {
-        let ended = self.judge(result, &mut log);
-        // The log is whole before the report says that the job has ended: whoever follows it stops reading then.
-        if let Some(warning) = log.finish() {
-            self.warn(&warning);
-        }
-        self.report(&ended)
-    }
-
-    /// The log, which hides `secrets`, and where it is.
-    fn open_log(&self, secrets: &[Secret]) -> Result<(JobLog, PathBuf)> {
-        let folder = &self.shared.logs_folder;
-        let path = folder.join(format!("{}.log", file_name(&self.item.id.0)));
-        let file = LogFile::create(&path, self.shared.config.log_max_bytes.value)?;
-        let terminal = TerminalLines::new(Arc::clone(&self.shared.terminal), &self.item.id.0);
-        Ok((JobLog::new(Redactor::new(secrets), file, terminal), path))
-    }
-
-    /// The keys that are known before it is decided what the job gets.
-    fn known_secrets(&self, spec: &LaunchSpec) -> Vec<Secret> {
-        let server = self.shared.config.server().map(|server| server.api_key);
-        spec.api_key.iter().cloned().chain(server).collect()
-    }
-
-    fn tell_started(&self, command: &str, log: &Path) {
-        self.note_start(&Started {
-            command: command.to_owned(),
-            log: log.to_owned(),
-        });
-    }
-
-    /// Tells the queue what runs, and goes on trying while the queue does not take it: a database that is busy for a
-    /// while must cost no job.
-    fn note_start(&self, started: &Started) {
-        for attempt in 1..=REPORT_TRIES {
-            match self.shared.queue.started(&self.item.id, started) {
-                Ok(()) => return,
-                Err(error) if attempt == 1 => {
-                    log::error!("item {}: waits for its queue: {error}", self.item.id);
-                }
-                Err(_) => {}
-            }
-            if self.stop.reason().is_some() {
-                return;
-            }
-            std::thread::sleep(REPORT_EVERY);
-        }
-    }
-
-    fn carry_out(&self, plan: &Plan, log: &mut JobLog) -> Result<End, Failure> {
-        if let Place::Container(container) = &plan.place {
-            let warnings = images::provide(&container.image, log, &self.stop).at(Stage::Build)?;
-            self.note_warnings(&warnings, log);
-        }
-        runner::run(plan, log, &self.stop).at(Stage::Run)
-    }
-
-    /// The outcome, and its last words in the log. Whoever asked for the stop has the last word over what docker
-    /// made of it.
-    fn judge(&self, result: Result<End, Failure>, log: &mut JobLog) -> Ended {
-        let duration = result.as_ref().ok().and_then(|end| end.duration);
-        let last_lines = log.last_lines(QUOTED_LINES);
-        let outcome = match (self.stop.reason(), result) {
-            (Some(reason), Ok(end)) => {
-                log.note(format_args!("[launch-agent: {}]", end.exit));
-                Outcome::Stopped(reason)
-            }
-            (Some(reason), Err(_)) => Outcome::Stopped(reason),
-            (None, Ok(end)) => Outcome::Exited(end.exit),
-            (None, Err(failure)) => Outcome::Failed(failure),
-        };
-        let after = duration
-            .map(|duration| format!(" after {}", spell_duration(duration)))
-            .unwrap_or_default();
-        log.note(format_args!("[launch-agent: {outcome}{after}]"));
-        let details = if outcome.is_success() {
-            String::new()
-        } else {
-            last_lines
-        };
-        Ended {
-            outcome,
-            duration,
-            details,
-        }
-    }
-
-    /// Tells the queue how the item ended, and goes on trying while the queue does not take it.
-    fn report(&self, ended: &Ended) -> Verdict {
-        let item = &self.item.id;
-        let after = ended
-            .duration
-            .map(|duration| format!(" after {}", spell_duration(duration)));
-        let line = format!(
-            "item {item}: {}{}",
-            ended.outcome,
-            after.unwrap_or_default()
-        );
-        if ended.outcome.is_success() {
-            log::info!("{line}");
-        } else {
-            log::warn!("{line}");
-        }
-        if let Outcome::Failed(Failure {
-            cause: Error {
-                hint: Some(hint), ..
+    /// Keeps what a restarted agent needs to find what is about to be started, and nobody can be sure was started.
+    fn about_to_run(&mut self, plan: &Plan, log: &JobLog) -> Result<journal::Started> {
+        let started = journal::Started {
+            container: match &plan.place {
+                Place::Container(container) => Some(journal::Container {
+                    name: container.name.clone(),
+                    cidfile: container.cidfile.clone(),
+                    removal: container.removal,
+                }),
+                Place::Process => None,
             },
-            ..
-        }) = &ended.outcome
-        {
-            log::warn!("item {item}: hint: {hint}");
+            at: Timestamp::now(),
+            boot: runner::boot(),
+            log_from: log.position(),
+        };
+        if let Some(container) = &started.container {
+            // What an earlier try left there is of a container that is gone.
+            files::remove(&container.cidfile)?;
         }
-        for attempt in 1..=REPORT_TRIES {
-            match self.shared.queue.finish(&self.shared.agent, item, ended) {
-                Ok(true) => return verdict(&ended.outcome),
-                Ok(false) => {
-                    log::warn!(
-                        "item {item}: its end was not recorded, because it is no longer this agent's"
-                    );
-                    return Verdict::NotOurs;
-                }
-                Err(error) if attempt == 1 => {
-                    log::error!("item {item}: its end cannot be recorded yet: {error}");
-                }
-                Err(_) => {}
-            }
-            std::thread::sleep(REPORT_EVERY);
+        self.entry.step = Step::Running;
+        self.entry.started = Some(started.clone());
+        self.keep()?;
+        Ok(started)
+    }
+
+    /// Decides that the job begins again, and keeps that first: with the container goes the only sign that its end was
+    /// not the job's own.
+    fn begin_again(&mut self, failure: &Failure) -> Result<()> {
+        ::log::warn!("item {}: {failure}", self.item);
+        if failure.cause.kind == Kind::Docker {
+            let _ = self.events.send(Event::DockerInDoubt);
         }
-        log::error!(
-            "item {item}: its end could not be recorded: {}",
-            ended.outcome
-        );
-        Verdict::Unrecorded
+        let tries = self.shared.config.max_retries.value + 1;
+        self.entry.attempt += 1;
+        let said = format!("try {} of {tries}: {}", self.entry.attempt, failure.cause);
+        self.entry.step = Step::Again(said);
+        self.keep()
     }
 
-    /// Tells the job's owner, in the job's log and on its item.
-    fn note_warnings(&self, warnings: &[String], log: &mut JobLog) {
-        for warning in warnings {
-            log.note(format_args!("[launch-agent: warning: {warning}]"));
-            self.warn(warning);
+    /// Clears up what is left of an interrupted try once docker is there, and says that the job begins again.
+    fn clear_up(&mut self, log: &mut JobLog) -> Result<()> {
+        let Step::Again(said) = &self.entry.step else {
+            return Ok(());
+        };
+        let said = said.clone();
+        runner::wait_for_engine(&self.stop)?;
+        if let Some(started) = self.entry.started.take() {
+            runner::clear(&started, self.labels());
+        }
+        let doubled = AGAIN_AFTER.saturating_mul(1 << self.entry.attempt.saturating_sub(2).min(10));
+        self.stop.pause(doubled.min(AGAIN_AT_MOST))?;
+        log.note(format_args!("[launch-agent: {said}]"));
+        self.warn(&said);
+        self.entry.step = Step::Preparing;
+        self.keep()
+    }
+
+    /// The time that the job has from the start of its container, or `None` while nothing of it runs.
+    fn limit(&self, started: Option<&journal::Started>) {
+        let limit = started.and_then(|started| {
+            let (seconds, set_by) = self.time_limit()?;
+            let ran = Timestamp::now().duration_since(started.at);
+            let ran = Duration::try_from(ran).unwrap_or_default();
+            let left = Duration::from_secs(seconds).saturating_sub(ran);
+            Some((
+                Instant::now().checked_add(left)?,
+                StopReason::TimeLimit { seconds, set_by },
+            ))
+        });
+        self.stop.limit(limit);
+        if limit.is_some() {
+            let _ = self.events.send(Event::LimitSet);
         }
     }
 
-    fn warn(&self, warning: &str) {
-        log::warn!("item {}: {warning}", self.item.id);
-        if let Err(error) = self.shared.queue.warn(&self.item.id, warning) {
-            log::warn!(
-                "item {}: the warning could not be recorded: {error}",
-                self.item.id
-            );
+    /// What the job asked for, and at most what the agent's owner allows.
+    fn time_limit(&self) -> Option<(u64, SetBy)> {
+        let (spec, _) = LaunchSpec::parse(&self.entry.spec).ok()?;
+        let own = spec.timeout.map(|seconds| (seconds, SetBy::Job));
+        let owners = self.shared.config.timeout.value;
+        let owners = owners.map(|limit| (limit.as_secs(), SetBy::Owner));
+        own.into_iter()
+            .chain(owners)
+            .min_by_key(|(seconds, _)| *seconds)
+    }
+
+    fn labels(&self) -> Labels<'_> {
+        Labels {
+            agent: self.shared.journal.name(),
+            item: &self.entry.item,
+            run: &self.entry.run_id,
         }
-    }
-}
-
-/// Everything that is decided about an item, with nothing done. `code` is what was fetched for its job.
-pub fn plan_of(
-    config: &AgentConfig,
-    environment: &BTreeMap<String, String>,
-    agent: &AgentId,
-    item: &RunQueueItem,
-    spec: &LaunchSpec,
-    code: Option<&Code>,
-) -> Result<Plan, Failure> {
-    let run_id = new_run_id();
-    let cidfile = cidfile(config, item).at(Stage::Agent)?;
-    let server = config.server();
-    let context = Context {
-        item: &item.id.0,
-        queue: &item.queue,
-        agent: &agent.0,
-        queue_entity: config.entity.value.as_deref(),
-        generated_run_id: &run_id,
-        server: server.as_ref(),
-        environment,
-        env_macros: &config.env_macros.value,
-        secure_mode: config.secure_mode.value,
-        guard: Guard {
-            policy: &config.policy.settled,
-            machine: machine(),
-        },
-        cidfile: &cidfile,
-        network: &config.network.value,
-        transfers: &transfers(config, environment),
-    };
-    if spec.is_scheduler {
-        return plan::scheduler(spec, &context).at(Stage::Agent);
-    }
-    let folder = config.builds_folder();
-    let settings = config.build_settings(&engine::has_buildx, &folder);
-    // What is wrong with a spec is the agent's to say; what is wrong with code is about its image.
-    let stage = code.map_or(Stage::Agent, |_| Stage::Build);
-    let program = build::decide(spec, code, &settings).at(stage)?;
-    let launch = plan::resolve(spec, &program, &context, &engine::run_help).at(Stage::Agent)?;
-    Ok(plan::plan(&launch, &context))
-}
-
-/// How images come to this machine and leave it.
-pub fn transfers(config: &AgentConfig, environment: &BTreeMap<String, String>) -> Transfers {
-    let destination = config.destination.as_ref();
-    config.transfers(
-        destination.and_then(|to| registry::login(to, &config.state_folder, environment)),
-    )
-}
-
-/// Where docker writes the container's id: one file for each process and item, so that two never share one.
-fn cidfile(config: &AgentConfig, item: &RunQueueItem) -> Result<PathBuf> {
-    let folder = config.state_folder.join("run");
-    private::make_folder(&folder).map_err(|cause| {
-        Error::system(
-            format_args!("cannot make the folder {}", folder.display()),
-            cause,
-        )
-    })?;
-    Ok(folder.join(format!(
-        "{}-{}.cid",
-        std::process::id(),
-        file_name(&item.id.0)
-    )))
-}
-
-/// An item's id as part of a file's name: ids are opaque, and may hold `/`.
-fn file_name(id: &str) -> String {
-    id.chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || c == '-' || c == '=' {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect()
-}
-
-/// A name for a run as W&B makes them: eight of `[a-z0-9]`.
-fn new_run_id() -> String {
-    let alphabet = b"abcdefghijklmnopqrstuvwxyz0123456789";
-    (0..8)
-        .map(|_| char::from(alphabet[fastrand::usize(..alphabet.len())]))
-        .collect()
-}
-
-fn failed(failure: Failure) -> Ended {
-    Ended {
-        outcome: Outcome::Failed(failure),
-        duration: None,
-        details: String::new(),
-    }
-}
-
-fn verdict(outcome: &Outcome) -> Verdict {
-    match outcome {
-        outcome if outcome.is_success() => Verdict::Succeeded,
-        Outcome::Failed(failure) => Verdict::Failed {
-            docker_in_doubt: matches!(failure.cause.kind, Kind::Docker | Kind::System),
-        },
-        _ => Verdict::Failed {
-            docker_in_doubt: false,
-        },
     }
 }
 

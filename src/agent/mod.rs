@@ -4,6 +4,7 @@
 //! SQL nor HTTP.
 
 pub mod code;
+mod decide;
 mod dry_run;
 mod job;
 pub mod once;
@@ -17,18 +18,19 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, Backend};
 use crate::failure::{Error, Kind, Result};
 use crate::host::disk::Disks;
-use crate::host::engine;
+use crate::host::journal::Journal;
 use crate::host::logs::Terminal;
 use crate::host::source;
 use crate::host::stop::Stop;
+use crate::host::{engine, runner};
 use crate::launch::spec::LaunchSpec;
-use crate::queue::{AgentId, AgentInfo, AgentStatus, ItemId, Queue, RunQueueItem};
+use crate::queue::{AgentId, AgentInfo, AgentStatus, ItemId, Queue, RunQueueItem, StopReason};
 
+pub use decide::transfers;
 pub use dry_run::next_plan;
-pub use job::transfers;
 
 /// What the loop waits for.
 enum Event {
@@ -36,6 +38,10 @@ enum Event {
     Woken,
     /// The process got a signal to end.
     Signal,
+    /// A job is waiting for docker, which has gone away.
+    DockerInDoubt,
+    /// A job has a time limit from now on.
+    LimitSet,
     /// A job's thread is about to end.
     JobEnded(ItemId, job::Verdict),
 }
@@ -57,6 +63,7 @@ struct Shared {
     environment: BTreeMap<String, String>,
     queue: Arc<dyn Queue>,
     agent: AgentId,
+    journal: Journal,
     terminal: Terminal,
     logs_folder: PathBuf,
 }
@@ -73,9 +80,24 @@ struct Running {
 }
 
 impl Running {
-    /// When this job is to be stopped, unless that has begun.
-    fn stop_to_come(&self) -> Option<Instant> {
-        self.stop_due.filter(|_| self.stopper.is_none())
+    fn new(stop: Arc<Stop>, thread: JoinHandle<()>, is_scheduler: bool) -> Running {
+        Running {
+            stop,
+            thread,
+            is_scheduler,
+            stop_due: None,
+            stopper: None,
+        }
+    }
+
+    /// When and why this job is to be stopped, unless that has begun.
+    fn stop_to_come(&self) -> Option<(Instant, StopReason)> {
+        if self.stopper.is_some() {
+            return None;
+        }
+        let asked = self.stop_due.map(|due| (due, StopReason::Requested));
+        let both = asked.into_iter().chain(self.stop.time_limit());
+        both.min_by_key(|(due, _)| *due)
     }
 }
 
@@ -128,6 +150,7 @@ impl Agent {
             folders.into_iter().chain(engine::data_root()),
             config.min_free_disk.value,
         );
+        let journal = Journal::open(&config.state_folder, &backend_name(&config), &info.queues)?;
         let (sender, events) = channel();
         let now = Instant::now();
         let shared = Arc::new(Shared {
@@ -135,6 +158,7 @@ impl Agent {
             environment: environment.clone(),
             queue,
             agent,
+            journal,
             terminal,
             logs_folder,
         });
@@ -176,7 +200,7 @@ impl Agent {
             list(&self.queues),
             self.shared.agent
         );
-        let worked = self.work();
+        let worked = self.take_up().and_then(|()| self.work());
         if let Err(error) = self.shared.queue.close(&self.shared.agent) {
             log::warn!("the queue was not told that the agent has ended: {error}");
         }
@@ -288,9 +312,34 @@ impl Agent {
         Ok(())
     }
 
+    /// Takes up what an earlier process of this agent had in hand, and ends what it left and nobody has in hand.
+    fn take_up(&mut self) -> Result<()> {
+        let (entries, troubles) = self.shared.journal.entries()?;
+        for trouble in &troubles {
+            self.say_once(trouble);
+        }
+        let items: Vec<String> = entries.iter().map(|entry| entry.item.clone()).collect();
+        for entry in entries {
+            let id = ItemId(entry.item.clone());
+            let is_scheduler = is_scheduler(&entry.spec);
+            let stop = Arc::new(Stop::default());
+            let thread = job::take_up(&self.shared, entry, &stop, &self.sender)?;
+            self.running
+                .insert(id, Running::new(stop, thread, is_scheduler));
+        }
+        // What is not understood may be in hand all the same: then nobody's container is ended.
+        if troubles.is_empty() {
+            let grace = self.shared.config.stop_grace.value;
+            if let Err(error) = runner::end_orphans(self.shared.journal.name(), &items, grace) {
+                self.say_once(&error);
+            }
+        }
+        Ok(())
+    }
+
     fn start(&mut self, item: RunQueueItem) -> Result<()> {
         let id = item.id.clone();
-        let is_scheduler = LaunchSpec::parse(&item.spec).is_ok_and(|(spec, _)| spec.is_scheduler);
+        let is_scheduler = is_scheduler(&item.spec);
         let schedulers = self
             .running
             .values()
@@ -312,22 +361,15 @@ impl Agent {
         }
         let stop = Arc::new(Stop::default());
         let thread = job::start(&self.shared, item, &stop, &self.sender)?;
-        self.running.insert(
-            id,
-            Running {
-                stop,
-                thread,
-                is_scheduler,
-                stop_due: None,
-                stopper: None,
-            },
-        );
+        self.running
+            .insert(id, Running::new(stop, thread, is_scheduler));
         Ok(())
     }
 
     fn wait(&mut self) {
         let stops = self.running.values().filter_map(Running::stop_to_come);
         let next = stops
+            .map(|(due, _)| due)
             .chain([self.poll_due, self.signals_due])
             .min()
             .unwrap_or(self.poll_due);
@@ -348,6 +390,9 @@ impl Agent {
         match event {
             Event::Woken => self.look_at_once(),
             Event::Signal => self.signalled(),
+            Event::DockerInDoubt => self.docker_in_doubt = true,
+            // The loop has turned, and waits no longer than until then.
+            Event::LimitSet => {}
             Event::JobEnded(item, verdict) => self.job_ended(&item, verdict),
         }
     }
@@ -396,6 +441,22 @@ impl Agent {
         }
         self.said = Some(text);
     }
+}
+
+/// What keeps journals apart whose items are of different queues.
+fn backend_name(config: &AgentConfig) -> String {
+    match &config.backend.value {
+        Backend::Local(database) => format!("local {}", database.display()),
+        Backend::Wandb | Backend::Unset => {
+            let entity = config.entity.value.as_deref().unwrap_or_default();
+            format!("wandb {} {entity}", config.base_url.value)
+        }
+    }
+}
+
+/// A spec that cannot be read is failed later, as a job.
+fn is_scheduler(spec: &serde_json::Value) -> bool {
+    LaunchSpec::parse(spec).is_ok_and(|(spec, _)| spec.is_scheduler)
 }
 
 fn agent_info(config: &AgentConfig) -> Result<AgentInfo> {

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::{AgentConfig, Backend};
 use crate::failure::{Error, Result};
-use crate::host::private;
+use crate::host::files;
 
 /// Held while it lives; the kernel lets it go with the process, however that ends.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub fn lock(config: &AgentConfig) -> Result<Option<OnceLock>> {
         Error::system(format_args!("cannot lock {}", path.display()), cause)
             .hint("the folder must be writable by this user; XDG_STATE_HOME names another place")
     };
-    private::make_folder(&config.state_folder).map_err(|cause| refused(&cause))?;
+    files::make_folder(&config.state_folder)?;
     let file = OpenOptions::new()
         .write(true)
         .create(true)

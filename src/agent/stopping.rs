@@ -40,13 +40,12 @@ impl Agent {
 
     pub(super) fn stop_what_is_due(&mut self) {
         let now = Instant::now();
-        let due = self
-            .running
-            .iter()
-            .filter(|(_, running)| running.stop_to_come().is_some_and(|due| due <= now));
-        let due: Vec<ItemId> = due.map(|(item, _)| item.clone()).collect();
-        for item in due {
-            self.stop(&item, StopReason::Requested);
+        let due = self.running.iter().filter_map(|(item, running)| {
+            let (due, reason) = running.stop_to_come()?;
+            (due <= now).then(|| (item.clone(), reason))
+        });
+        for (item, reason) in due.collect::<Vec<_>>() {
+            self.stop(&item, reason);
         }
     }
 

@@ -11,7 +11,7 @@ use crate::agent::{self, Agent, once};
 use crate::cli::AgentArgs;
 use crate::config::{AgentConfig, Backend, Environment};
 use crate::failure::{Error, Result};
-use crate::host::{engine, private};
+use crate::host::{engine, files};
 use crate::launch::docker;
 use crate::queue::Queue;
 use crate::queue::local::LocalQueue;
@@ -81,12 +81,7 @@ fn open_queue(
         wandb::agent_version(environment),
     )?;
     let logs = config.state_folder.join("logs");
-    private::make_folder(&logs).map_err(|cause| {
-        Error::system(
-            format_args!("cannot make the folder {}", logs.display()),
-            cause,
-        )
-    })?;
+    files::make_folder(&logs)?;
     Ok((Arc::new(queue), logs))
 }
 

@@ -12,7 +12,7 @@ use crate::config::{AgentConfig, Backend, Environment};
 use crate::failure::{Error, Result, Stage};
 use crate::host::engine;
 use crate::launch::docker_options::OptionTable;
-use crate::launch::spec::{DOCKER_RESOURCES, Object, kind_of};
+use crate::launch::spec::{DOCKER_RESOURCES, OWN_KEY, Object, kind_of};
 use crate::launch::template::Schemas;
 use crate::queue::artifacts::Artifacts;
 use crate::queue::local::LocalQueue;
@@ -197,6 +197,9 @@ fn spec(args: &PushArgs, client: &dyn QueueClient, environment: &Environment) ->
     if !args.args.is_empty() {
         let words = args.args.clone();
         child(&mut spec, "overrides")?.insert("args".to_owned(), words.into());
+    }
+    if let Some(seconds) = args.timeout {
+        child(&mut spec, OWN_KEY)?.insert("timeout".to_owned(), seconds.into());
     }
     if let Some(text) = &args.resource_args {
         spec.insert("resource_args".to_owned(), resource_args(text)?.into());

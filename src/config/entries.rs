@@ -32,6 +32,10 @@ impl AgentConfig {
             entry("max_schedulers", &self.max_schedulers, limit),
             entry("stopped_run_timeout", &self.stopped_run_timeout, seconds),
             entry("stop_grace", &self.stop_grace, seconds),
+            entry("timeout", &self.timeout, |limit| {
+                limit.as_ref().map_or(Value::Null, seconds)
+            }),
+            entry("max_retries", &self.max_retries, |most| Value::from(*most)),
             entry("on_signal", &self.on_signal, |action| {
                 Value::from(action.word())
             }),

@@ -32,6 +32,8 @@ pub struct File {
     pub base_url: Option<String>,
     pub backend: Option<String>,
     pub stop_grace: Option<u64>,
+    pub timeout: Option<u64>,
+    pub max_retries: Option<u32>,
     pub on_signal: Option<String>,
     pub log_max_bytes: Option<u64>,
     pub min_free_disk: Option<u64>,
@@ -116,6 +118,14 @@ impl File {
             wrong(path, format!("`on_signal` is `{word}`"))
                 .hint("it is `drain`, `stop` or `detach`")
         })
+    }
+
+    pub fn timeout(&self, path: &Path) -> Result<Option<Duration>> {
+        match self.timeout {
+            Some(0) => Err(wrong(path, "`timeout` is 0")
+                .hint("it is the seconds that a job may run; leave it out for no limit")),
+            seconds => Ok(seconds.map(Duration::from_secs)),
+        }
     }
 
     pub fn pull_policy(&self, path: &Path) -> Result<Option<PullPolicy>> {
@@ -223,7 +233,7 @@ fn in_words(text: &str) -> String {
     };
     let expected = match expected {
         "i64" => "a whole number",
-        "u64" | "u8" => "a whole number that is not negative",
+        "u64" | "u32" | "u8" => "a whole number that is not negative",
         "a sequence" => "a list",
         "a boolean" => "true or false",
         expected if expected.starts_with("struct ") => "a mapping, `key: value` on each line",

@@ -1,5 +1,7 @@
 //! Asks the docker engine: is it there, how is a container, how did it end. Each question has a timeout.
 
+mod events;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -12,6 +14,7 @@ use crate::failure::{Error, Kind, Result};
 use crate::host::process::{self, Output};
 use crate::launch::docker;
 use crate::queue::Exit;
+pub use events::{end_from_events, seconds, was_restarted};
 
 /// An engine that answers does so in milliseconds; a busy disk may take a while.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -169,6 +172,8 @@ fn understood<T: serde::de::DeserializeOwned>(
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ContainerState {
+    #[serde(default)]
+    status: String,
     running: bool,
     #[serde(default)]
     restarting: bool,
@@ -184,6 +189,11 @@ impl ContainerState {
     /// Does its first process live, paused or not, or will a restart policy start it again?
     pub fn is_alive(&self) -> bool {
         self.running || self.restarting
+    }
+
+    /// Is it made, and neither started nor given up?
+    pub fn is_only_created(&self) -> bool {
+        self.status == "created"
     }
 
     /// How it ended, when it ever started.
@@ -240,84 +250,6 @@ pub fn agent_of(container: &str) -> Option<String> {
     (output.is_success() && !agent.is_empty()).then(|| agent.to_owned())
 }
 
-/// How a container ended that is no longer there, from the engine's memory of events since `since`. `None` when it
-/// never started, or when the engine has forgotten.
-pub fn end_from_events(container: &str, since: Timestamp) -> Result<Option<End>> {
-    let command = docker::events(container, &seconds(since), &seconds(Timestamp::now()));
-    let output = process::output(&command, ANSWER)?;
-    if !output.is_success() {
-        return Err(refusal(&output));
-    }
-    if let Some(end) = end_of_events(&output.stdout) {
-        return Ok(Some(end));
-    }
-    // Podman, under whatever name it runs, is asked in another way, which docker does not know.
-    let command = docker::events_of_podman(container, &seconds(since));
-    let output = process::output(&command, ANSWER)?;
-    Ok(end_of_events(&output.stdout))
-}
-
-fn seconds(time: Timestamp) -> String {
-    format!("{}.{:09}", time.as_second(), time.subsec_nanosecond())
-}
-
-/// An event in docker's words, or in podman's.
-#[derive(Deserialize)]
-struct Event {
-    #[serde(rename = "Action", default)]
-    action: String,
-    #[serde(rename = "Status", default)]
-    status: String,
-    #[serde(rename = "Actor", default)]
-    actor: Actor,
-    #[serde(rename = "ContainerExitCode")]
-    exit_code: Option<i32>,
-    /// In nanoseconds.
-    #[serde(rename = "timeNano", default)]
-    time: i64,
-    #[serde(rename = "Time")]
-    podmans_time: Option<Timestamp>,
-}
-
-impl Event {
-    fn is(&self, docker: &str, podman: &str) -> bool {
-        self.action == docker || self.status == podman
-    }
-
-    fn exit_code(&self) -> Option<i32> {
-        let dockers = self.actor.attributes.get("exitCode");
-        dockers.map_or(self.exit_code, |code| code.parse().ok())
-    }
-
-    fn nanoseconds(&self) -> i128 {
-        self.podmans_time
-            .map_or(self.time.into(), Timestamp::as_nanosecond)
-    }
-}
-
-#[derive(Default, Deserialize)]
-struct Actor {
-    #[serde(rename = "Attributes", default)]
-    attributes: BTreeMap<String, String>,
-}
-
-fn end_of_events(text: &str) -> Option<End> {
-    let events: Vec<Event> = text
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect();
-    let started = events.iter().find(|event| event.is("start", "start"))?;
-    let died = events.iter().rev().find(|event| event.is("die", "died"))?;
-    let lasted = died.nanoseconds() - started.nanoseconds();
-    Some(End {
-        exit: Exit {
-            code: died.exit_code()?,
-            oom_killed: events.iter().any(|event| event.is("oom", "oom")),
-        },
-        duration: Some(Duration::from_nanos(u64::try_from(lasted).unwrap_or(0))),
-    })
-}
-
 /// Stops a container: asks, kills after `grace`, and returns once it is seen not to run. `Ok(false)`: there is no
 /// such container.
 pub fn stop_container(container: &str, grace: Duration) -> Result<bool> {
@@ -328,10 +260,10 @@ pub fn stop_container(container: &str, grace: Duration) -> Result<bool> {
         return Ok(false);
     }
     for _ in 0..5 {
-        match container_state(container) {
-            Ok(None) => return Ok(true),
-            Ok(Some(state)) if !state.is_alive() => return Ok(true),
-            Ok(Some(_)) | Err(_) => {}
+        match container_state(container)? {
+            None => return Ok(true),
+            Some(state) if !state.is_alive() => return Ok(true),
+            Some(_) => {}
         }
         log::warn!("the container {container} did not stop; killing it");
         let _ = process::output(&docker::kill(container), ANSWER);
@@ -341,6 +273,44 @@ pub fn stop_container(container: &str, grace: Duration) -> Result<bool> {
         format!("the container {container} could not be stopped: it still runs"),
     )
     .hint(format!("look at it with `docker inspect {container}`")))
+}
+
+/// A container with the agent's labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Labelled {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Docker's word for how it is: `created`, `running`, `paused`, `exited` ..
+    pub state: String,
+    /// The item that it is of.
+    pub item: String,
+}
+
+/// The containers that have these labels (`NAME=VALUE`), running or not.
+pub fn containers(labels: &[String]) -> Result<Vec<Labelled>> {
+    let output = process::output(&docker::containers(labels), ANSWER)?;
+    if !output.is_success() {
+        return Err(refusal(&output));
+    }
+    let lines = output.stdout.lines();
+    let parts = lines.filter_map(|line| {
+        let mut parts = line.splitn(4, '\t').map(str::to_owned);
+        Some(Labelled {
+            id: parts.next()?,
+            name: parts.next()?,
+            state: parts.next()?,
+            item: parts.next()?,
+        })
+    });
+    Ok(parts.collect())
+}
+
+/// Is this trouble of the machine or of docker, which may have passed when the same is tried again? What docker makes
+/// of the job is not.
+pub fn may_pass(error: &Error) -> bool {
+    error.kind == Kind::Docker || says(&error.message, &["no space left on device"])
 }
 
 /// Removes a container. One that is not there is no error.
@@ -488,51 +458,6 @@ mod tests {
             "StartedAt":"0001-01-01T00:00:00Z","FinishedAt":"0001-01-01T00:00:00Z"}"#,
         );
         assert_eq!(state.end(), None);
-    }
-
-    #[test]
-    fn reads_the_end_of_a_removed_container_from_its_events() {
-        let event = |action: &str, attributes: &str, time: u64| {
-            format!(
-                r#"{{"Type":"container","Action":"{action}","Actor":{{"ID":"x","Attributes":{{{attributes}}}}},"timeNano":{time}}}"#
-            )
-        };
-        let all = [
-            event("create", "", 1),
-            event("start", "", 1_000_000_000),
-            event("oom", "", 2_000_000_000),
-            event("die", r#""exitCode":"137","name":"t3""#, 3_000_000_000),
-            event("destroy", "", 4),
-        ];
-        let end = end_of_events(&all.join("\n")).expect("an end");
-        assert_eq!(
-            end,
-            End {
-                exit: Exit {
-                    code: 137,
-                    oom_killed: true
-                },
-                duration: Some(Duration::from_secs(2))
-            }
-        );
-        assert_eq!(
-            end_of_events(&[all[0].as_str(), all[4].as_str()].join("\n")),
-            None,
-            "never started"
-        );
-        assert_eq!(end_of_events("not json\n"), None);
-    }
-
-    #[test]
-    fn reads_podmans_events_too() {
-        // As podman 4.3 prints them.
-        let text = r#"{"ID":"c7","Image":"localhost/job:1","Name":"t3","Status":"create","Time":"2026-11-22T05:17:44.1Z","Type":"container","Attributes":{}}
-{"ID":"c7","Image":"localhost/job:1","Name":"t3","Status":"start","Time":"2026-11-22T05:17:44.5Z","Type":"container","Attributes":{}}
-{"ContainerExitCode":9,"ID":"c7","Image":"localhost/job:1","Name":"t3","Status":"died","Time":"2026-11-22T05:17:46Z","Type":"container","Attributes":{}}
-{"ID":"c7","Image":"localhost/job:1","Name":"t3","Status":"remove","Time":"2026-11-22T05:18:05Z","Type":"container","Attributes":{}}"#;
-        let end = end_of_events(text).expect("an end");
-        assert_eq!((end.exit.code, end.exit.oom_killed), (9, false));
-        assert_eq!(end.duration, Some(Duration::from_millis(1_500)));
     }
 
     #[test]

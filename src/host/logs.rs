@@ -6,18 +6,22 @@
 
 mod job_log;
 mod reader;
+mod recorded;
 mod redact;
+pub mod seam;
 mod terminal;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use nix::sys::statvfs::fstatvfs;
 
 pub use job_log::JobLog;
 pub use reader::Reader;
+pub use recorded::Recorded;
 pub use redact::Redactor;
 pub use terminal::{Terminal, TerminalLines};
 
@@ -66,7 +70,24 @@ impl LogFile {
                 cause,
             )
         })?;
-        Ok(LogFile {
+        Ok(LogFile::new(path, head, max_bytes))
+    }
+
+    /// Goes on with a log that an earlier process left, wherever it was in it; one that is gone begins anew.
+    pub fn resume(path: &Path, max_bytes: u64) -> Result<LogFile> {
+        if !path.exists() {
+            return LogFile::create(path, max_bytes);
+        }
+        recorded::resume(path, max_bytes).map_err(|cause| {
+            Error::system(
+                format_args!("cannot go on with the log {}", path.display()),
+                cause,
+            )
+        })
+    }
+
+    fn new(path: &Path, head: File, max_bytes: u64) -> LogFile {
+        LogFile {
             path: path.to_owned(),
             reserve: reserve(&head),
             head,
@@ -76,7 +97,32 @@ impl LogFile {
             segment_limit: max_bytes / 4,
             lost: None,
             unmarked: 0,
+        }
+    }
+
+    /// How much was written so far, with what was left out since.
+    pub fn position(&self) -> u64 {
+        let tail = self.tail.as_ref().map_or(0, |tail| {
+            let kept: u64 = tail.kept.iter().map(|segment| segment.bytes).sum();
+            tail.left_out + kept
+        });
+        self.head_bytes + tail
+    }
+
+    /// What was written from a position on, as far as it is kept.
+    pub fn recorded(&self, from: u64) -> Result<Vec<Recorded>> {
+        recorded::read(&self.path, from).map_err(|cause| {
+            Error::system(
+                format_args!("cannot read the log {}", self.path.display()),
+                cause,
+            )
         })
+    }
+
+    /// When something was last written.
+    pub fn written_at(&self) -> Option<SystemTime> {
+        let tail = self.tail.as_ref().map(|tail| &tail.file);
+        tail.unwrap_or(&self.head).metadata().ok()?.modified().ok()
     }
 
     /// Adds output. A full disk does not stop the job: what cannot be written is counted, marked where it is missing,

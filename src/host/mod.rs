@@ -2,7 +2,9 @@
 
 pub mod disk;
 pub mod engine;
+pub mod files;
 pub mod images;
+pub mod journal;
 pub mod logs;
 pub mod machine;
 pub mod private;
@@ -11,3 +13,4 @@ pub mod registry;
 pub mod runner;
 pub mod source;
 pub mod stop;
+pub mod strays;

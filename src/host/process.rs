@@ -68,6 +68,15 @@ impl Group {
     }
 }
 
+/// One of the two streams that a program writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Output,
+    /// Standard error.
+    Errors,
+}
+
 /// What a short command printed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
@@ -142,6 +151,42 @@ fn stream_until(
     }];
     pump(&mut child, &mut pipes, deadline).map_err(|cause| not_followed(command, cause))?;
     Ok(child)
+}
+
+/// [`stream`] with standard output and standard error apart. Which of two pieces was written first is then not known.
+pub fn stream_apart(
+    command: &CommandLine,
+    started: impl FnOnce(Group),
+    mut on_output: impl FnMut(Stream, &[u8]),
+) -> Result<Ending> {
+    let broken = |cause: io::Error| {
+        Error::system(format_args!("cannot follow `{}`", program(command)), cause)
+    };
+    let (stdout_reader, stdout_writer) = io::pipe().map_err(broken)?;
+    let (stderr_reader, stderr_writer) = io::pipe().map_err(broken)?;
+    let mut child = spawner(command)
+        .stdout(stdout_writer)
+        .stderr(stderr_writer)
+        .spawn()
+        .map_err(|cause| not_executed(command, &cause))?;
+    started(group_of(&child));
+    let on_output = std::cell::RefCell::new(&mut on_output);
+    let mut take_output = |bytes: &[u8]| (on_output.borrow_mut())(Stream::Output, bytes);
+    let mut take_errors = |bytes: &[u8]| (on_output.borrow_mut())(Stream::Errors, bytes);
+    let mut pipes = vec![
+        Pipe {
+            reader: stdout_reader,
+            on_output: &mut take_output,
+        },
+        Pipe {
+            reader: stderr_reader,
+            on_output: &mut take_errors,
+        },
+    ];
+    pump(&mut child, &mut pipes, None)
+        .and_then(|()| child.wait())
+        .map(Ending::from)
+        .map_err(broken)
 }
 
 /// Runs a short command to its end and gives what it printed; after `timeout` it is killed, and that is an error.

@@ -1,5 +1,8 @@
 //! Carries out a plan: runs the container, finds out how it ended, removes it. Its image is there by then
-//! (`images.rs`).
+//! (`images.rs`). What a restart left is found again in `runner/again.rs`.
+
+mod again;
+mod follow;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -7,14 +10,16 @@ use std::time::{Duration, Instant};
 use jiff::{Timestamp, ToSpan};
 
 use crate::failure::{Error, Kind, Result};
-use crate::host::engine::{self, ContainerState, End};
+use crate::host::engine::{self, End};
+use crate::host::files;
+use crate::host::journal::{self, Started};
 use crate::host::logs::JobLog;
 use crate::host::process::{self, Ending};
 use crate::host::stop::{Activity, Stop};
 use crate::launch::command::CommandLine;
-use crate::launch::docker;
-use crate::launch::plan::{Container, Place, Plan, Removal};
+use crate::launch::plan::Removal;
 use crate::queue::Exit;
+pub use again::{Labels, abandon, end_orphans, find_again, process_mark};
 
 /// Exit codes of `docker run` that are docker's own: it refused; the command cannot be run; it was not found.
 const DOCKERS_OWN: std::ops::RangeInclusive<i32> = 125..=127;
@@ -22,15 +27,22 @@ const DOCKERS_OWN: std::ops::RangeInclusive<i32> = 125..=127;
 /// What docker gives for a process that SIGKILL ended.
 const KILLED: i32 = 128 + 9;
 
-/// How often a container is looked at that has outlived its client.
-const WATCH: Duration = Duration::from_secs(2);
+/// What docker gives for a process that SIGTERM ended.
+const TERMINATED: i32 = 128 + 15;
 
-/// Runs the job to its end and says how it ended. An error is a refusal to run it, not the job's failure.
-pub fn run(plan: &Plan, log: &mut JobLog, stop: &Stop) -> Result<End> {
+/// What docker gives when it was not there to see the end.
+const UNSEEN: i32 = 255;
+
+/// How often an engine is asked again that does not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// Runs the job to its end and says how it ended. An error is a refusal to run it, or docker's or the machine's
+/// trouble (see [`engine::may_pass`]), not the job's failure.
+pub fn run(command: &CommandLine, started: &Started, log: &mut JobLog, stop: &Stop) -> Result<End> {
     stop.check()?;
-    match &plan.place {
-        Place::Container(container) => run_container(&plan.run, container, log, stop),
-        Place::Process => run_process(&plan.run, log, stop),
+    match &started.container {
+        Some(container) => run_container(command, container, started, log, stop),
+        None => run_process(command, log, stop),
     }
 }
 
@@ -65,16 +77,16 @@ fn run_process(command: &CommandLine, log: &mut JobLog, stop: &Stop) -> Result<E
 
 fn run_container(
     command: &CommandLine,
-    container: &Container,
+    container: &journal::Container,
+    started: &Started,
     log: &mut JobLog,
     stop: &Stop,
 ) -> Result<End> {
     // Docker refuses to start when the file is there, and only a run that never came to its end left one.
-    remove_file(&container.cidfile)?;
-    let begun = Timestamp::now();
+    files::remove(&container.cidfile)?;
     let doing = |client| {
         stop.now(Activity::Container {
-            name: container.name.clone(),
+            cidfile: container.cidfile.clone(),
             client,
         });
     };
@@ -84,14 +96,140 @@ fn run_container(
         |bytes| log.output(bytes),
     );
     doing(None);
-    let mut end = find_end(&container.cidfile, begun, ending?, log);
-    if let Ok(end) = &mut end
-        && stop.reason().is_none()
-    {
-        look_for_want_of_memory(&container.name, begun, end);
-    }
+    let end = ending.and_then(|ending| find_end(container, started, ending, log, stop));
     stop.now(Activity::Between);
     end
+}
+
+/// The true end of a container, whatever became of the client that followed it.
+fn find_end(
+    container: &journal::Container,
+    started: &Started,
+    client: Ending,
+    log: &mut JobLog,
+    stop: &Stop,
+) -> Result<End> {
+    let Some(id) = container_id(&container.cidfile) else {
+        return Err(refused(client, log));
+    };
+    match client {
+        Ending::Code(code) if !DOCKERS_OWN.contains(&code) => {
+            let end = passed_on(&id, started.at, code);
+            own_end(&id, started, end, stop)
+        }
+        // The client may have ended before its container, which holds the slot until it has ended too.
+        _ => match follow::to_the_end(&id, started, log, stop)? {
+            Some(end) => own_end(&id, started, end, stop),
+            None if matches!(client, Ending::Code(_)) => {
+                // A restart of the engine takes its memory, and with it how the container ended.
+                if patiently(|| engine::was_restarted(&id, since(started)))? {
+                    return Err(gone_with_the_engine(None));
+                }
+                Err(refused(client, log))
+            }
+            None => Err(unknown_end(&format!(
+                "docker's client was ended by {client}, and the engine has no record"
+            ))),
+        },
+    }
+}
+
+/// The id that docker gave a container; `None` when there never was one.
+pub fn container_id(cidfile: &Path) -> Option<String> {
+    let id = std::fs::read_to_string(cidfile).unwrap_or_default();
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+/// From when on the engine is asked what it remembers. A minute allows for clocks that differ.
+fn since(started: &Started) -> Timestamp {
+    started.at - 1.minute()
+}
+
+/// The end whose code the client passed on, with what else the engine knows of it.
+fn passed_on(id: &str, begun: Timestamp, code: i32) -> End {
+    let known = match engine::container_state(id) {
+        Ok(Some(state)) if !state.is_alive() => state.end(),
+        // `--rm`: the engine has removed it, and remembers its last events.
+        Ok(None) => engine::end_from_events(id, begun - 1.minute())
+            .ok()
+            .flatten(),
+        // A restart policy has started it again: the job ended when its command first did.
+        Ok(Some(_)) | Err(_) => None,
+    };
+    known.unwrap_or(End {
+        exit: Exit {
+            code,
+            oom_killed: false,
+        },
+        duration: None,
+    })
+}
+
+/// The end when it is the job's own; an error when the engine or the machine ended the job by ending itself. Those
+/// leave codes that a job rarely has, and they leave the engine without memory of the end.
+fn own_end(id: &str, started: &Started, mut end: End, stop: &Stop) -> Result<End> {
+    if stop.reason().is_some() {
+        return Ok(end);
+    }
+    look_for_want_of_memory(id, started.at, &mut end);
+    let is_suspicious = [KILLED, TERMINATED, UNSEEN].contains(&end.exit.code);
+    if !is_suspicious || end.exit.oom_killed {
+        return Ok(end);
+    }
+    if started.boot != boot() {
+        return Err(Error::new(
+            Kind::Docker,
+            format!("the machine was started anew under the job ({})", end.exit),
+        ));
+    }
+    if patiently(|| engine::was_restarted(id, since(started)))? {
+        return Err(gone_with_the_engine(Some(end.exit)));
+    }
+    Ok(end)
+}
+
+fn gone_with_the_engine(exit: Option<Exit>) -> Error {
+    let how = exit.map_or("its end is not known".to_owned(), |exit| exit.to_string());
+    Error::new(
+        Kind::Docker,
+        format!("the docker engine was restarted under the job ({how})"),
+    )
+}
+
+/// An end that nobody can know any more is neither a success nor tried again: the job may have done all its work.
+fn unknown_end(why: &str) -> Error {
+    Error::new(
+        Kind::System,
+        format!("how the job ended is not known: {why}"),
+    )
+}
+
+/// Asks the engine until it answers: a container that it may be running holds its slot.
+fn patiently<T>(mut ask: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut said = false;
+    loop {
+        match ask() {
+            Err(error) if error.kind == Kind::Docker => {
+                if !said {
+                    said = true;
+                    log::error!("{error}; the job's slot stays taken until docker answers");
+                }
+                std::thread::sleep(ASK_AGAIN);
+            }
+            answer => {
+                if said {
+                    log::info!("docker answers again");
+                }
+                return answer;
+            }
+        }
+    }
+}
+
+/// What tells one start of this machine from another.
+pub fn boot() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
 }
 
 /// The engine hears of a kill for want of memory apart from the end of the container, and sometimes later: a SIGKILL
@@ -105,70 +243,6 @@ fn look_for_want_of_memory(container: &str, begun: Timestamp, end: &mut End) {
         if let Ok(Some(again)) = engine::end_from_events(container, begun - 1.minute()) {
             end.exit.oom_killed = again.exit.oom_killed;
         }
-    }
-}
-
-/// The true end of a container, whatever became of the client that followed it.
-fn find_end(cidfile: &Path, begun: Timestamp, client: Ending, log: &JobLog) -> Result<End> {
-    let id = std::fs::read_to_string(cidfile).unwrap_or_default();
-    let id = id.trim();
-    remove_file(cidfile)?;
-    if id.is_empty() {
-        return Err(refused(client, log));
-    }
-    let passed_on = match client {
-        Ending::Code(code) if !DOCKERS_OWN.contains(&code) => Some(code),
-        _ => None,
-    };
-    // The client passes on the code of a container that has ended. Otherwise it may have ended before its container,
-    // which holds the slot until it has ended too.
-    let state = match passed_on {
-        Some(_) => engine::container_state(id),
-        None => wait_for_container(id),
-    };
-    let end = match state {
-        Ok(Some(state)) if !state.is_alive() => Ok(state.end()),
-        // A restart policy has started it again: the job ended when its command first did.
-        Ok(Some(_)) => Ok(None),
-        // `--rm`: the engine has removed it, and remembers its last events. A minute allows for clocks that differ.
-        Ok(None) => engine::end_from_events(id, begun - 1.minute()),
-        Err(error) => Err(error),
-    };
-    match (end, passed_on) {
-        (Ok(Some(end)), _) => Ok(end),
-        (_, Some(code)) => Ok(End {
-            exit: Exit {
-                code,
-                oom_killed: false,
-            },
-            duration: None,
-        }),
-        (Ok(None), None) if matches!(client, Ending::Code(_)) => Err(refused(client, log)),
-        (Ok(None), None) => Err(Error::new(
-            Kind::Docker,
-            format!(
-                "the container's end is not known: docker's client was ended by {client}, and the engine has no record"
-            ),
-        )),
-        (Err(error), None) => Err(error.within("the container's end is not known")),
-    }
-}
-
-/// The state of a container once it does not run.
-fn wait_for_container(id: &str) -> Result<Option<ContainerState>> {
-    let mut said = false;
-    loop {
-        match engine::container_state(id)? {
-            Some(state) if state.is_alive() => {}
-            other => return Ok(other),
-        }
-        if !said {
-            said = true;
-            log::warn!(
-                "docker's client ended before its container {id}, which is waited for; see `docker logs {id}`"
-            );
-        }
-        let _ = process::output(&docker::wait(id), WATCH);
     }
 }
 
@@ -216,9 +290,17 @@ fn is_dockers(line: &str) -> bool {
     .any(|start| line.starts_with(start))
 }
 
+/// Waits until the engine answers, or the job shall stop.
+pub fn wait_for_engine(stop: &Stop) -> Result<()> {
+    while engine::version().is_err() {
+        stop.pause(ASK_AGAIN)?;
+    }
+    Ok(())
+}
+
 /// Removes the container when that is the agent's to do. Called once its end is recorded.
-pub fn clean_up(plan: &Plan, ended_by_itself: bool) {
-    let Place::Container(container) = &plan.place else {
+pub fn clean_up(started: &Started, labels: Labels<'_>, ended_by_itself: bool) {
+    let Some(container) = &started.container else {
         return;
     };
     let remove = match container.removal {
@@ -227,20 +309,27 @@ pub fn clean_up(plan: &Plan, ended_by_itself: bool) {
         // With `--rm` the engine removes what ran; what was created and never ran it leaves behind.
         Removal::ByDocker => !ended_by_itself,
     };
-    if remove && let Err(error) = engine::remove_container(&container.name) {
+    if remove {
+        clear(started, labels);
+    }
+    if let Err(error) = files::remove(&container.cidfile) {
+        log::warn!("{error}");
+    }
+}
+
+/// Removes a container, so that another can have its name. By its id: under its name there may be another's, which
+/// docker refused to make room for. Waits until docker answers: nobody would look for the container later.
+pub fn clear(started: &Started, labels: Labels<'_>) {
+    let Some(container) = &started.container else {
+        return;
+    };
+    let removed = patiently(|| {
+        again::look(container, labels)?.map_or(Ok(()), |id| engine::remove_container(&id))
+    });
+    if let Err(error) = removed {
         log::warn!(
             "the container {} could not be removed: {error}",
             container.name
         );
-    }
-}
-
-fn remove_file(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::system(
-            format_args!("cannot remove {}", path.display()),
-            error,
-        )),
-        _ => Ok(()),
     }
 }

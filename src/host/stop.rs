@@ -1,13 +1,14 @@
 //! Stopping a job, whatever it is doing: a request that every step looks at, and the thread that carries it out.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::failure::{Error, Kind, Result};
-use crate::host::engine;
 use crate::host::process::Group;
+use crate::host::{engine, runner};
 use crate::queue::StopReason;
 
 /// How long a command that is not a container gets after SIGTERM, and docker's client after its container has ended.
@@ -26,6 +27,7 @@ pub struct Stop {
 #[derive(Debug, Default)]
 struct State {
     reason: Option<StopReason>,
+    limit: Option<(Instant, StopReason)>,
     activity: Activity,
 }
 
@@ -37,10 +39,10 @@ pub enum Activity {
     Between,
     /// A command on this machine, such as a pull.
     Command(Group),
-    /// A container, by name, and docker's client that follows it.
+    /// A container, and docker's client that follows it.
     Container {
-        /// The container's name.
-        name: String,
+        /// Where docker writes the container's id, once it is made. Under its name there may be another's.
+        cidfile: PathBuf,
         /// The client's process group; `None` once the client has ended before its container.
         client: Option<Group>,
     },
@@ -54,6 +56,7 @@ impl Stop {
         let mut state = self.lock();
         let first = state.reason.is_none();
         state.reason.get_or_insert(reason);
+        drop(state);
         self.changed.notify_all();
         first
     }
@@ -78,6 +81,16 @@ impl Stop {
             .wait_timeout_while(self.lock(), length, |state| state.reason.is_none());
         drop(waiting.unwrap_or_else(PoisonError::into_inner));
         self.check()
+    }
+
+    /// Limits the time of what the job does from now on; `None` ends the limit.
+    pub fn limit(&self, limit: Option<(Instant, StopReason)>) {
+        self.lock().limit = limit;
+    }
+
+    /// When the job's time is over, and why.
+    pub fn time_limit(&self) -> Option<(Instant, StopReason)> {
+        self.lock().limit
     }
 
     /// Says what the job's thread does from now on.
@@ -108,6 +121,7 @@ impl Stop {
 /// job has ended.
 pub fn carry_out(stop: &Stop, grace: Duration) {
     let begun = Instant::now();
+    let mut said = false;
     loop {
         let activity = stop.activity();
         match &activity {
@@ -117,7 +131,7 @@ pub fn carry_out(stop: &Stop, grace: Duration) {
                 stop.moved_on_from(&activity, COMMAND_GRACE);
             }
             Activity::Command(group) => end_command(stop, &activity, Some(*group)),
-            Activity::Container { name, client } => match engine::stop_container(name, grace) {
+            Activity::Container { cidfile, client } => match stop_container(cidfile, grace) {
                 Ok(true) => end_command_after(stop, &activity, *client),
                 // It is being created, or it has just been removed.
                 Ok(false) if begun.elapsed() < CREATION => {
@@ -125,11 +139,23 @@ pub fn carry_out(stop: &Stop, grace: Duration) {
                 }
                 Ok(false) => end_command(stop, &activity, *client),
                 Err(error) => {
-                    log::error!("{error}");
+                    if !std::mem::replace(&mut said, true) {
+                        log::error!(
+                            "a container cannot be stopped yet, and keeps its slot: {error}"
+                        );
+                    }
                     stop.moved_on_from(&activity, Duration::from_secs(1));
                 }
             },
         }
+    }
+}
+
+/// `Ok(false)`: there is no such container, or not yet.
+fn stop_container(cidfile: &Path, grace: Duration) -> Result<bool> {
+    match runner::container_id(cidfile) {
+        Some(id) => engine::stop_container(&id, grace),
+        None => Ok(false),
     }
 }
 

@@ -48,7 +48,10 @@ pub fn program() -> &'static str {
 /// The label that carries the item of a container.
 pub const ITEM_LABEL: &str = "launch-agent.item";
 
-/// The label that carries the agent of a container.
+/// The label that carries the run of a container.
+pub const RUN_LABEL: &str = "launch-agent.run";
+
+/// The label that carries the agent of a container, by the name that it has on its machine.
 pub const AGENT_LABEL: &str = "launch-agent.agent";
 
 fn docker<const N: usize>(arguments: [&str; N]) -> CommandLine {
@@ -183,6 +186,45 @@ pub fn events_of_podman(container: &str, since: &str) -> CommandLine {
         "--filter",
         &filter,
     ])
+}
+
+/// Prints what happened to all containers between two times, the container's id and the event a line.
+pub fn all_events(since: &str, until: &str) -> CommandLine {
+    let format = "{{.Actor.ID}} {{.Action}}";
+    docker([
+        "events", "--format", format, "--since", since, "--until", until,
+    ])
+}
+
+/// Prints id, name and item of each container, running or not, that has these labels (`NAME=VALUE`).
+pub fn containers(labels: &[String]) -> CommandLine {
+    let format =
+        format!("{{{{.ID}}}}\t{{{{.Names}}}}\t{{{{.State}}}}\t{{{{.Label \"{ITEM_LABEL}\"}}}}");
+    let mut command = docker(["ps", "--all", "--no-trunc", "--format", &format]);
+    for label in labels {
+        command = command.part(["--filter".to_owned(), format!("label={label}")]);
+    }
+    command
+}
+
+/// Prints what docker has kept of a container's output.
+pub fn logs(container: &str) -> CommandLine {
+    docker(["logs", container])
+}
+
+/// [`logs`], and then what comes, until the container ends.
+pub fn follow_logs(container: &str) -> CommandLine {
+    docker(["logs", "--follow", container])
+}
+
+/// [`follow_logs`], from a time on (Unix seconds).
+pub fn follow_logs_since(container: &str, since: &str) -> CommandLine {
+    docker(["logs", "--follow", "--since", since, container])
+}
+
+/// Prints what a container writes from now on, without anything of what it wrote before.
+pub fn attach(container: &str) -> CommandLine {
+    docker(["attach", "--no-stdin", "--sig-proxy=false", container])
 }
 
 /// Asks the container's first process to end, and kills it `grace_seconds` later.

@@ -15,6 +15,9 @@ pub const DOCKER_RESOURCES: [&str; 3] = ["local-container", "docker", "local"];
 /// The `uri` of a sweep scheduler, as `wandb launch-sweep` writes it.
 const SCHEDULER_URI: &str = "placeholder-uri-scheduler";
 
+/// The key under which a spec says what only this agent understands. W&B's client passes it on from its `-c FILE`.
+pub const OWN_KEY: &str = "launch_agent";
+
 /// Every key that W&B's client or server is known to put into a spec, beside those read here.
 const KNOWN_BUT_UNUSED: [&str; 8] = [
     "git",
@@ -54,6 +57,8 @@ pub struct LaunchSpec {
     pub api_key: Option<Secret>,
     /// How often the run was resumed after an interruption.
     pub resume_count: u64,
+    /// How long the job may run, in seconds from the start of its container: `launch_agent.timeout`.
+    pub timeout: Option<u64>,
     /// The item is a sweep scheduler: a `wandb` command on the agent's machine, not a container.
     pub is_scheduler: bool,
 }
@@ -128,6 +133,7 @@ impl Reader<'_> {
                 .filter(|key| !key.is_empty())
                 .map(Secret::new),
             resume_count: count(self.object, "_resume_count")?,
+            timeout: self.timeout()?,
             is_scheduler,
         };
         self.warn_about_unknown_keys();
@@ -224,6 +230,23 @@ impl Reader<'_> {
         })
     }
 
+    fn timeout(&mut self) -> Result<Option<u64>> {
+        let own = object(self.object, OWN_KEY)?;
+        for key in own.keys().filter(|key| *key != "timeout") {
+            self.warnings
+                .push(format!("`{OWN_KEY}.{key}` is not known: left out"));
+        }
+        match own.get("timeout") {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match value.as_u64().filter(|seconds| *seconds > 0) {
+                Some(seconds) => Ok(Some(seconds)),
+                None => Err(Error::input(format!(
+                    "`{OWN_KEY}`: `timeout` must be a whole number of seconds from 1 on, not {value}"
+                ))),
+            },
+        }
+    }
+
     fn warn_about_unknown_keys(&mut self) {
         let read = [
             "entity",
@@ -241,6 +264,7 @@ impl Reader<'_> {
             "sweep_id",
             "_wandb_api_key",
             "_resume_count",
+            OWN_KEY,
         ];
         for key in self.object.keys() {
             if !read.contains(&key.as_str()) && !KNOWN_BUT_UNUSED.contains(&key.as_str()) {

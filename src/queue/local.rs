@@ -31,7 +31,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::artifacts::Artifacts;
 use super::{
-    AgentId, AgentInfo, AgentStatus, Ended, Item, ItemId, Push, Pushed, Queue, QueueClient,
+    AgentId, AgentInfo, AgentStatus, Ended, Former, Item, ItemId, Push, Pushed, Queue, QueueClient,
     QueueDefinition, QueueStatus, RunQueueItem, Signals, Started, StopRequest, Told,
 };
 use crate::failure::{Error, Kind, Result};
@@ -319,6 +319,10 @@ impl Queue for LocalQueue {
 
     fn ack(&self, agent: &AgentId, item: &ItemId, run_id: &str) -> Result<bool> {
         self.write(|db| lease::ack(db, agent, item, run_id, now()))
+    }
+
+    fn adopt(&self, agent: &AgentId, item: &RunQueueItem, former: &Former) -> Result<bool> {
+        self.write(|db| lease::adopt(db, agent, &item.id, former, now()))
     }
 
     fn leave(&self, _item: &ItemId) {}

@@ -15,7 +15,7 @@ use serde_json::Value;
 pub use client::{
     Item, ItemState, Priority, Push, Pushed, QueueClient, QueueDefinition, QueueStatus,
 };
-pub use outcome::{Ended, Exit, Outcome, Started, StopReason, spell_duration};
+pub use outcome::{Ended, Exit, Outcome, SetBy, Started, StopReason, spell_duration};
 
 use crate::failure::Result;
 use crate::launch::spec::LaunchSpec;
@@ -104,6 +104,10 @@ pub trait Queue: Send + Sync {
     /// Repeating the call with the same agent and run is harmless.
     fn ack(&self, agent: &AgentId, item: &ItemId, run_id: &str) -> Result<bool>;
 
+    /// Takes an item over from an earlier process of the same agent. `false`: the item is no longer that process's, or
+    /// has ended; it must not be run. Repeating the call is harmless.
+    fn adopt(&self, agent: &AgentId, item: &RunQueueItem, former: &Former) -> Result<bool>;
+
     /// Says that a popped item is not run after all: its lease ends by itself, and it may come again.
     fn leave(&self, item: &ItemId);
 
@@ -125,6 +129,17 @@ pub trait Queue: Send + Sync {
 
     /// Says that the agent has ended. Returns within seconds, whatever is still to be delivered.
     fn close(&self, agent: &AgentId) -> Result<()>;
+}
+
+/// What an earlier process of an agent did with an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Former {
+    /// The name that it had. Several, where an earlier attempt to take the item over was interrupted.
+    pub agents: Vec<AgentId>,
+    /// The run that it named, or was about to name, in its ack.
+    pub run_id: String,
+    /// Was the ack answered with yes?
+    pub claimed: bool,
 }
 
 /// What people have asked an agent for.

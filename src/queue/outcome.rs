@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::failure::Failure;
 
 /// What is known of a job once its command is decided.
@@ -81,21 +83,46 @@ impl fmt::Display for Exit {
     }
 }
 
-/// Who stopped a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who stopped a job, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StopReason {
     /// A person asked for this item to stop.
     Requested,
     /// The agent was told to stop.
     AgentStopped,
+    /// It ran for longer than it may.
+    TimeLimit {
+        /// The limit.
+        seconds: u64,
+        /// Who set it.
+        set_by: SetBy,
+    },
+}
+
+/// Who set a time limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SetBy {
+    /// Whoever sent the job.
+    Job,
+    /// The agent's owner.
+    Owner,
 }
 
 impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            StopReason::Requested => "a person asked for it",
-            StopReason::AgentStopped => "the agent was stopped",
-        })
+        match self {
+            StopReason::Requested => f.write_str("a person asked for it"),
+            StopReason::AgentStopped => f.write_str("the agent was stopped"),
+            StopReason::TimeLimit { seconds, set_by } => {
+                let whose = match set_by {
+                    SetBy::Job => "the job's own `timeout`",
+                    SetBy::Owner => "the agent's `timeout`",
+                };
+                write!(f, "it ran longer than {whose} of {seconds} s")
+            }
+        }
     }
 }
 

@@ -8,10 +8,17 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// What a fake docker does. It keeps its notes in `$FAKE`: `calls` (one argv a line, quoted by bash), `images`
-/// (those that are there), `state.NAME` of each container, and runs `job` as the container's command. An image comes
-/// from a registry when `digests` exists. `refusals` holds what the registry answers to the next pulls and pushes, a line
-/// each; `registry` is that it serves the others. A login leaves what came on standard input in `password`.
+/// (those that are there), `state.NAME`, `args.NAME` and `log.NAME` of each container, and runs `job` as the container's
+/// command, in a session of its own: a container outlives its client, and does not have its arguments. Where a file
+/// `hold-STEP` is, it makes a file `held-STEP` and waits. An image comes from a registry when `digests` exists.
+/// `refusals` holds what the registry answers to the next pulls and pushes, a line each; `registry` is that it serves the
+/// others. A login leaves what came on standard input in `password`.
 const FAKE_DOCKER: &str = r#"#!/bin/bash
+if [ "$1" = --container ]; then
+  shift
+  bash -c 'echo $$ >"$FAKE/pid.$1"; exec bash "$FAKE/job" "$@"' job "$@" 2>&1 | tee -p "$FAKE/log.$1"
+  exit "${PIPESTATUS[0]}"
+fi
 printf '%s\n' "${*@Q}" >>"$FAKE/calls"
 config=${DOCKER_CONFIG:-$HOME/.docker}
 [ "$1" != --config ] || { config=$2; shift 2; }
@@ -23,15 +30,18 @@ transfer() { # WHAT IMAGE
   echo "$2" >>"$FAKE/images"
 }
 name_of() { for c in "$FAKE"/state.*; do [ -e "$c" ] && grep -q "\"id\":\"$1\"" "$c" && { echo "${c##*state.}"; return; }; done; echo "$1"; }
-state() { # NAME RUNNING CODE
-  printf '{"id":"id-%s","Running":%s,"ExitCode":%s,"StartedAt":"2026-01-01T00:00:00Z","FinishedAt":"2026-01-01T00:00:02Z"}\n' "$1" "$2" "$3" >"$FAKE/state.$1.new"
+state() { # NAME STATUS RUNNING CODE [STARTED]
+  printf '{"id":"id-%s","Status":"%s","Running":%s,"ExitCode":%s,"StartedAt":"%s","FinishedAt":"2026-01-01T00:00:02Z"}\n' "$1" "$2" "$3" "$4" "${5:-2026-01-01T00:00:00Z}" >"$FAKE/state.$1.new"
   mv "$FAKE/state.$1.new" "$FAKE/state.$1"
 }
+hold() { while [ -e "$FAKE/hold-$1" ]; do : >"$FAKE/held-$1"; sleep 0.02; done; }
+containers() { for c in "$FAKE"/state.*; do case "$c" in *.new|*'*') ;; *) echo "${c##*state.}" ;; esac; done; }
+[ ! -e "$FAKE/no-engine" ] || [ "$1 $2" = "run --help" ] || { cat "$FAKE/no-engine" >&2; exit 1; }
 case "$1 $2" in
-  "version "*) [ ! -e "$FAKE/no-engine" ] || { cat "$FAKE/no-engine" >&2; exit 1; }; echo 99.0 ;;
+  "version "*) echo 99.0 ;;
   "image inspect") grep -qxF -- "${*: -1}" "$FAKE/images" || { echo "Error: No such image: ${*: -1}" >&2; exit 1; }
     [ -e "$FAKE/digests" ] && echo '{"digests":["x@sha256:1"],"labels":{}}' || echo '{"digests":[],"labels":null}' ;;
-  "pull "*) transfer pulling "${*: -1}" ;;
+  "pull "*) hold pull; transfer pulling "${*: -1}" ;;
   "login "*)
     cat >"$FAKE/password"; env >"$FAKE/login-env"
     [ ! -e "$FAKE/refuse-login" ] || { cat "$FAKE/refuse-login" >&2; exit 1; }
@@ -39,25 +49,39 @@ case "$1 $2" in
   "info "*) echo "$FAKE" ;;
   "run --help") printf 'Options:\n      --brand-new string   A newer option\n' ;;
   "run "*)
-    name= cidfile=
+    name= cidfile= args=("$@")
     for ((i = 1; i < $#; i++)); do
-      case "${!i}" in --name) j=$((i + 1)); name=${!j} ;; --cidfile) j=$((i + 1)); cidfile=${!j} ;; esac
+      case "${!i}" in --name) j=$((i + 1)); name=${!j} ;; --cidfile) j=$((i + 1)); cidfile=${!j} args[i]=.. ;; esac
     done
+    hold create
     [ ! -e "$FAKE/refuse" ] || { cat "$FAKE/refuse" >&2; exit 125; }
+    printf '%s\n' "$@" >"$FAKE/args.$name"
+    state "$name" created false 0 0001-01-01T00:00:00Z
     printf 'id-%s' "$name" >"$cidfile"
-    state "$name" true 0
-    bash "$FAKE/job" "$name" "$@" & echo $! >"$FAKE/pid.$name"
-    wait $!; code=$?
-    state "$name" false "$code"
-    exit "$code" ;;
+    hold start
+    echo $$ >"$FAKE/client.$name"
+    state "$name" running true 0
+    setsid bash -c 'end() { sed -e "s/running/exited/; s/true/false/; s/\"ExitCode\":0/\"ExitCode\":$1/" "$FAKE/state.$2" >"$FAKE/state.$2.new"; mv "$FAKE/state.$2.new" "$FAKE/state.$2"; }; "$@"; code=$?; end $code "$3"; exit $code' container "$0" --container "$name" "${args[@]}" &
+    wait $!; exit $? ;;
   "container inspect") cat "$FAKE/state.$(name_of "${*: -1}")" 2>/dev/null || { echo "Error: No such container: ${*: -1}" >&2; exit 1; } ;;
+  "ps --all")
+    containers | while read -r name; do
+      fits=1
+      for word; do case "$word" in label=*) grep -qxF -- "${word#label=}" "$FAKE/args.$name" || fits= ;; esac; done
+      [ -z "$fits" ] || printf 'id-%s\t%s\t%s\t%s\n' "$name" "$name" "$(sed 's/.*"Status":"\([a-z]*\)".*/\1/' "$FAKE/state.$name")" "$(sed -n 's/^launch-agent.item=//p' "$FAKE/args.$name")"
+    done ;;
+  "logs "*)
+    name=$(name_of "${*: -1}")
+    case "$*" in *--follow*) tail -n +1 -s 0.05 -f --pid="$(cat "$FAKE/pid.$name")" "$FAKE/log.$name" ;; *) cat "$FAKE/log.$name" 2>/dev/null ;; esac
+    exit 0 ;;
+  "events "*) [ -e "$FAKE/forgetful" ] || containers | sed 's/.*/id-& create/' ;;
   "stop "*|"kill "*)
     name=$(name_of "${*: -1}")
     [ -e "$FAKE/state.$name" ] || { echo "Error response from daemon: No such container: $name" >&2; exit 1; }
     kill -KILL "$(cat "$FAKE/pid.$name")" 2>/dev/null
     while grep -q '"Running":true' "$FAKE/state.$name"; do sleep 0.02; done ;;
   "wait "*) sleep 0.1 ;;
-  "rm "*) rm -f "$FAKE/state.$(name_of "${*: -1}")" ;;
+  "rm "*) name=$(name_of "${*: -1}"); rm -f "$FAKE/state.$name" ;;
   *) echo "fake docker: what is $*?" >&2; exit 1 ;;
 esac
 "#;

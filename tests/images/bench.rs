@@ -8,11 +8,13 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use jiff::Timestamp;
 use launch_agent::failure::Error;
 use launch_agent::host::logs::{JobLog, LogFile, Redactor, TerminalLines};
 use launch_agent::host::machine::machine;
+use launch_agent::host::runner::Labels;
 use launch_agent::host::stop::Stop;
-use launch_agent::host::{images, runner};
+use launch_agent::host::{images, journal, runner};
 use launch_agent::launch::build::{self, Settings};
 use launch_agent::launch::builder::Builder;
 use launch_agent::launch::command::Secret;
@@ -209,14 +211,34 @@ impl Bench {
                 provided.unwrap_or_else(|error| panic!("{error} {:?}\n{}", error.hint, self.log())),
             );
         }
-        let end = runner::run(&plan, &mut log, &stop).expect("a run");
-        runner::clean_up(&plan, true);
+        let started = journal::Started {
+            container: Some(journal::Container {
+                name: container.name.clone(),
+                cidfile: container.cidfile.clone(),
+                removal: container.removal,
+            }),
+            at: Timestamp::now(),
+            boot: runner::boot(),
+            log_from: log.position(),
+        };
+        let end = runner::run(&plan.run, &started, &mut log, &stop).expect("a run");
+        let labels = Labels {
+            agent: "images-test",
+            item: &self.item(),
+            run: &plan.run_id,
+        };
+        runner::clean_up(&started, labels, true);
         log.finish();
         Ran {
             code: end.exit.code,
             output: self.log(),
             warnings,
         }
+    }
+
+    /// The item of the run that is planned last.
+    fn item(&self) -> String {
+        format!("images-{}-{}", std::process::id(), self.runs)
     }
 
     /// The error of an image that cannot be built.

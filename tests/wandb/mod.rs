@@ -17,7 +17,8 @@ use launch_agent::queue::wandb::proxy::Proxies;
 use launch_agent::queue::wandb::transport::Timing;
 use launch_agent::queue::wandb::{Connection, WandbQueue};
 use launch_agent::queue::{
-    AgentId, AgentInfo, AgentStatus, ItemId, Queue, RunQueueItem, Signals, StopRequest, Told,
+    AgentId, AgentInfo, AgentStatus, Former, ItemId, Queue, RunQueueItem, Signals, StopRequest,
+    Told,
 };
 use serde_json::{Value, json};
 
@@ -346,6 +347,53 @@ fn a_team_is_registered_like_anybody() {
     assert_eq!(request.variables["entity"], "crew");
 }
 
+/// What an earlier process did that claimed an item for a run.
+fn former(agent: &AgentId, run_id: &str) -> Former {
+    Former {
+        agents: vec![agent.clone()],
+        run_id: run_id.to_owned(),
+        claimed: true,
+    }
+}
+
+#[test]
+fn an_item_that_has_another_run_or_has_failed_is_not_taken_up() {
+    let place = Place::new();
+    let (queue, agent, item) = place.claimed(spec());
+    let again = RunQueueItem {
+        id: item.clone(),
+        queue: "q".to_owned(),
+        spec: spec(),
+    };
+    let adopted = |run: &str| queue.adopt(&agent, &again, &former(&agent, run));
+    assert!(!adopted("another").expect("known"));
+    assert!(adopted("r1").expect("known"));
+    place.peer.model().item(&item.0).state = "FAILED".to_owned();
+    assert!(!adopted("r1").expect("known"));
+}
+
+#[test]
+fn an_item_whose_ack_may_have_been_lost_is_claimed_again_under_both_kinds_of_server() {
+    for idempotent in [true, false] {
+        let place = Place::new();
+        place.peer.model().idempotent_ack = idempotent;
+        let (queue, agent, item) = place.claimed(spec());
+        drop(queue);
+        let queue = place.open();
+        let again = RunQueueItem {
+            id: item,
+            queue: "q".to_owned(),
+            spec: spec(),
+        };
+        let mut former = former(&agent, "r1");
+        former.claimed = false;
+        assert!(
+            queue.adopt(&agent, &again, &former).expect("known"),
+            "{idempotent}"
+        );
+    }
+}
+
 #[test]
 fn the_agent_of_an_earlier_process_is_taken_up_again() {
     let place = Place::new();
@@ -357,7 +405,8 @@ fn the_agent_of_an_earlier_process_is_taken_up_again() {
         queue: "q".to_owned(),
         spec: spec(),
     };
-    queue.adopt(&again, "r1").expect("known");
+    let adopted = queue.adopt(&agent, &again, &former(&agent, "r1"));
+    assert!(adopted.expect("known"));
     place
         .peer
         .model()

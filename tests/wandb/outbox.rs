@@ -8,7 +8,7 @@ use launch_agent::queue::{AgentStatus, ItemId, Queue, RunQueueItem};
 use serde_json::json;
 
 use super::reports::{exited, failed};
-use super::{Place, pop, spec};
+use super::{Place, former, pop, spec};
 use crate::common::peer::How;
 
 #[test]
@@ -89,11 +89,13 @@ fn reports_survive_every_kind_of_outage_and_a_restart_in_their_order() {
                 queue: "q".to_owned(),
                 spec: json!({"entity": "me", "project": "demo"}),
             };
-            let adopted = queue.adopt(&again, "r1");
+            let adopted = queue.adopt(&agent, &again, &former(&agent, "r1"));
             if adopted.is_err() {
                 // The entity is the key's own, and nobody can be asked for it now.
                 place.peer.heal();
-                queue.adopt(&again, "r1").expect("known");
+                queue
+                    .adopt(&agent, &again, &former(&agent, "r1"))
+                    .expect("known");
             }
             queue.finish(&agent, item, &failed("")).expect("kept");
         }

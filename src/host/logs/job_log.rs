@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 use std::fmt::Display;
 
+use super::{LogFile, Recorded, Redactor, TerminalLines};
+use crate::failure::Result;
 use crate::launch::command::Secret;
-
-use super::{LogFile, Redactor, TerminalLines};
 
 /// What a report can quote of a job's output.
 const REMEMBERED: usize = 8 * 1024;
@@ -35,6 +35,38 @@ impl JobLog {
     /// Hides these values too from now on.
     pub fn hide(&mut self, secrets: &[Secret]) {
         self.redactor.add(secrets);
+    }
+
+    /// Goes on with a log in which the job's output begins at `from`, as if this process had written it.
+    pub fn resume(
+        redactor: Redactor,
+        file: LogFile,
+        terminal: TerminalLines,
+        from: u64,
+    ) -> Result<JobLog> {
+        let mut log = JobLog::new(redactor, file, terminal);
+        for piece in log.file.recorded(from)? {
+            if let Recorded::Bytes(bytes) = piece {
+                log.remember(&bytes);
+            }
+        }
+        log.at_line_start = log.last.back().is_none_or(|byte| *byte == b'\n');
+        Ok(log)
+    }
+
+    /// How much was written so far.
+    pub fn position(&self) -> u64 {
+        self.file.position()
+    }
+
+    /// The file that all of it goes into.
+    pub fn file(&self) -> &LogFile {
+        &self.file
+    }
+
+    /// A redactor for one stream of the job's output alone.
+    pub fn redactor(&self) -> Redactor {
+        self.redactor.anew()
     }
 
     /// Takes output of the job, or of a command that is run for it.

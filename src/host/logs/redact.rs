@@ -49,6 +49,15 @@ impl Redactor {
         }
     }
 
+    /// Another one for the same values.
+    #[must_use]
+    pub fn anew(&self) -> Redactor {
+        Redactor {
+            hidden: self.hidden.clone(),
+            held: Vec::new(),
+        }
+    }
+
     /// Takes more output and gives what may be shown of it so far.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
         if self.hidden.is_empty() {

@@ -9,7 +9,7 @@ use super::millis;
 use super::rows::{IN_HAND, WAITING, json, need_queue, row_number};
 use super::trouble::Trouble;
 use crate::failure::Failure;
-use crate::queue::{AgentId, Ended, ItemId, Outcome, RunQueueItem, Started};
+use crate::queue::{AgentId, Ended, Former, ItemId, Outcome, RunQueueItem, Started};
 
 /// The item whose turn it is, unless the queue is paused.
 pub fn peek(db: &Transaction<'_>, queue: &str, now: i64) -> Result<Option<RunQueueItem>, Trouble> {
@@ -82,6 +82,35 @@ pub fn ack(
              WHERE id = ?1 AND agent = ?2 AND run_id = ?3 AND state = 'CLAIMED')",
         )?
         .query_row(params![id, agent.0, run_id], |row| row.get(0))?)
+}
+
+/// Gives an item to `agent` that its former self has in hand, or had popped: nobody took it since, or it would be that
+/// one's. True again when it has been given already.
+pub fn adopt(
+    db: &Transaction<'_>,
+    agent: &AgentId,
+    item: &ItemId,
+    former: &Former,
+    now: i64,
+) -> Result<bool, Trouble> {
+    let mut agents: Vec<&str> = former.agents.iter().map(|agent| agent.0.as_str()).collect();
+    agents.push(&agent.0);
+    let changed = db
+        .prepare_cached(
+            "UPDATE items SET state = 'CLAIMED', leased_until = NULL, agent = ?2, run_id = ?4, \
+             claimed_at = CASE state WHEN 'CLAIMED' THEN claimed_at ELSE ?5 END \
+             WHERE id = ?1 AND agent IN (SELECT value FROM json_each(?3)) \
+             AND ((state = 'CLAIMED' AND run_id = ?4) OR (state = 'LEASED' AND NOT ?6))",
+        )?
+        .execute(params![
+            row_number(item),
+            agent.0,
+            serde_json::Value::from(agents).to_string(),
+            former.run_id,
+            now,
+            former.claimed
+        ])?;
+    Ok(changed == 1)
 }
 
 /// Notes the command and the log of an item in hand.

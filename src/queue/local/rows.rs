@@ -212,10 +212,7 @@ pub fn priority_number(priority: Priority) -> i64 {
 }
 
 fn stage(word: &str, place: &str) -> Result<Stage, Trouble> {
-    [Stage::Agent, Stage::Build, Stage::Run]
-        .into_iter()
-        .find(|stage| stage.as_str() == word)
-        .ok_or_else(|| unreadable(place, &format!("a stage `{word}`")))
+    Stage::named(word).ok_or_else(|| unreadable(place, &format!("a stage `{word}`")))
 }
 
 /// A stored time.

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Ack, WandbQueue};
 use crate::failure::{Error, Kind, Result};
-use crate::queue::ItemId;
+use crate::queue::{Former, ItemId, RunQueueItem};
 
 const ACK: &str = "mutation ackRunQueueItem($itemId: ID!, $runId: String!) {
   ackRunQueueItem(input: {runQueueItemId: $itemId, runName: $runId}) { success }
@@ -47,6 +47,39 @@ impl WandbQueue {
             self.held().remove(item);
         }
         Ok(claimed)
+    }
+
+    /// Makes an item known that an earlier process of this agent acknowledged, or was about to, so that its stop
+    /// requests and its end find their way. `false`: another run has it, or it has failed.
+    ///
+    /// What a server says that cannot be reached or cannot tell is not waited for: the item was ours, and no server
+    /// gives an item that was acknowledged to another.
+    pub(super) fn take_over(&self, item: &RunQueueItem, former: &Former) -> Result<bool> {
+        let mut held = self.hold(item)?;
+        held.run_id = Some(former.run_id.clone());
+        held.ack = if former.claimed {
+            Ack::Claimed
+        } else {
+            Ack::Uncertain
+        };
+        self.held().insert(item.id.clone(), held);
+        if !former.claimed {
+            return self.claim(&item.id, &former.run_id);
+        }
+        let found = match self.client.find_item(&item.id, [item.queue.as_str()]) {
+            Ok(found) => found,
+            Err(error) => {
+                log::debug!("item {}: it cannot be looked up: {error}", item.id);
+                None
+            }
+        };
+        let is_lost = found.is_some_and(|found| {
+            found.state == "FAILED" || found.run_id.is_some_and(|run_id| run_id != former.run_id)
+        });
+        if is_lost {
+            self.held().remove(&item.id);
+        }
+        Ok(!is_lost)
     }
 
     fn remember_try(&self, item: &ItemId, run_id: &str) -> Result<String> {

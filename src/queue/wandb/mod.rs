@@ -46,7 +46,7 @@ use crate::failure::{Error, Result, Stage};
 use crate::launch::spec::LaunchSpec;
 use crate::queue::artifacts::Artifacts;
 use crate::queue::{
-    AgentId, AgentInfo, AgentStatus, Ended, ItemId, Queue, RunQueueItem, Signals, Started,
+    AgentId, AgentInfo, AgentStatus, Ended, Former, ItemId, Queue, RunQueueItem, Signals, Started,
 };
 pub use admin::{RemoteItem, RemoteQueue};
 pub use client::{Client, Connection, ListedQueue, QUEUES_PROJECT, Viewer};
@@ -119,16 +119,6 @@ impl WandbQueue {
     /// The same server, for everything that is not an agent's.
     pub fn client(&self) -> &Client {
         &self.client
-    }
-
-    /// Makes an item known that an earlier process of this agent acknowledged as `run_id`, so that its stop requests
-    /// and its end find their way.
-    pub fn adopt(&self, item: &RunQueueItem, run_id: &str) -> Result<()> {
-        let mut held = self.hold(item)?;
-        held.run_id = Some(run_id.to_owned());
-        held.ack = Ack::Claimed;
-        self.held().insert(item.id.clone(), held);
-        Ok(())
     }
 
     fn report(&self, agent: &AgentId, item: &ItemId, work: Work) -> Result<()> {
@@ -234,6 +224,10 @@ impl Queue for WandbQueue {
 
     fn ack(&self, _agent: &AgentId, item: &ItemId, run_id: &str) -> Result<bool> {
         self.claim(item, run_id)
+    }
+
+    fn adopt(&self, _agent: &AgentId, item: &RunQueueItem, former: &Former) -> Result<bool> {
+        self.take_over(item, former)
     }
 
     fn leave(&self, item: &ItemId) {

@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,6 +19,7 @@ use super::files::AgentRuns;
 use super::report::{Next, Report, VERSION, Work};
 use super::transport::{is_refused, is_unreachable};
 use crate::failure::{Error, Result};
+use crate::host::files::write_whole;
 
 /// How long the thread sleeps when nothing wakes it: another process may have left something.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -360,16 +360,9 @@ fn read(path: &Path) -> Option<Report> {
     }
 }
 
-/// Writes a report so that there is always a whole one under its name. The file is for its owner alone: it holds
-/// lines of a job's log.
+/// Keeps a report. The file holds lines of a job's log.
 fn write(path: &Path, report: &Report) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let attempt = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(&serde_json::to_vec(report)?)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        fs::File::open(folder)?.sync_all()
-    };
-    attempt().map_err(|cause| Error::system(format_args!("cannot write {}", path.display()), cause))
+    let bytes = serde_json::to_vec(report)
+        .map_err(|cause| Error::system("a report cannot be written as JSON", cause))?;
+    write_whole(path, &bytes)
 }
