@@ -189,7 +189,6 @@ fn what_passes_is_tried_again_and_what_is_certain_is_not() {
             &["no matching manifest for linux/amd64 in the manifest list entries"],
             1,
         ),
-        (&["write /var/lib/docker/x: no space left on device"], 1),
     ] {
         let sandbox = sandbox("");
         refuse(&sandbox, said);

@@ -7,9 +7,9 @@ use nix::sys::signal::Signal;
 use crate::common::sandbox::Agent;
 use crate::docker::{Bench, container, docker, exists, image, is_running, output};
 
-/// Numbered lines to both streams, a few a second, with a part of a line at any time.
-const COUNTS: &str = "n=0; while [ $n -lt 60 ]; do n=$((n+1)); printf 'out '; printf \"$n\\n\"; \
-    echo \"err $n\" >&2; sleep 0.05; done; exit 7";
+/// Numbered lines to both streams, many a second.
+const COUNTS: &str = "n=0; while [ $n -lt 60 ]; do n=$((n+1)); echo \"out $n\"; echo \"err $n\" >&2; \
+    sleep 0.05; done; exit 7";
 
 fn kill(bench: &Bench, mut agent: Agent) {
     agent.signal(Signal::SIGKILL);
