@@ -453,7 +453,9 @@ fn the_users_docker_configuration_goes_on_working_in_the_agents() {
 fn only_without(sandbox: &mut Sandbox, cli: &str) {
     let bin = sandbox.path("bin");
     fs::remove_file(bin.join(cli)).expect("removed");
-    for program in ["bash", "cat", "grep", "head", "mv", "rm", "sed"] {
+    for program in [
+        "bash", "cat", "grep", "head", "mv", "rm", "sed", "setsid", "sleep", "tail", "tee",
+    ] {
         let real = which::which(program).expect(program);
         std::os::unix::fs::symlink(real, bin.join(program)).expect("a link");
     }

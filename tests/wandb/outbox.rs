@@ -89,12 +89,12 @@ fn reports_survive_every_kind_of_outage_and_a_restart_in_their_order() {
                 queue: "q".to_owned(),
                 spec: json!({"entity": "me", "project": "demo"}),
             };
-            let adopted = queue.adopt(&agent, &again, &former(&agent, "r1"));
+            let adopted = queue.adopt(&agent, &again, &former(&agent, &format!("run-{item}")));
             if adopted.is_err() {
                 // The entity is the key's own, and nobody can be asked for it now.
                 place.peer.heal();
                 queue
-                    .adopt(&agent, &again, &former(&agent, "r1"))
+                    .adopt(&agent, &again, &former(&agent, &format!("run-{item}")))
                     .expect("known");
             }
             queue.finish(&agent, item, &failed("")).expect("kept");
