@@ -15,7 +15,7 @@ use crate::launch::dependencies::{self, minor_version};
 use crate::launch::docker;
 use crate::launch::dockerfile::{self, CA_SECRET, Flavor, HOME, Recipe};
 use crate::launch::image;
-use crate::launch::job::{Code, Job, JobSource, Source};
+use crate::launch::job::{Code, Job, JobSource, Source, plain_path, script_of};
 use crate::launch::network::Network;
 use crate::launch::resource_args::DockerOption;
 use crate::launch::spec::LaunchSpec;
@@ -285,7 +285,8 @@ fn chosen_dockerfile(
             });
     }
     let script = script_of(&job.entry_point).unwrap_or_default();
-    let (folder, name) = script.rsplit_once('/').unwrap_or(("", script));
+    let place = plain_path(script);
+    let (folder, name) = place.rsplit_once('/').unwrap_or(("", place));
     let beside = joined(context, folder);
     // W&B's agent lets a build with such a file see the file's own folder.
     let (seen, entry_point) = if job.build_context.is_some() {
@@ -382,7 +383,7 @@ impl Makes<'_> {
             is_generated: true,
         };
         let build = Build {
-            script: script_of(&self.job.entry_point).map(str::to_owned),
+            script: script_of(&self.job.entry_point).map(|script| plain_path(script).to_owned()),
             base: Some(base),
             ..self.build(image, dockerfile, context)
         };
@@ -540,17 +541,6 @@ fn check_entry_point(job: &Job) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// The first word of an entry point that is a script of the code.
-fn script_of(entry_point: &[String]) -> Option<&str> {
-    let is_script = |word: &&String| {
-        [".py", ".ipynb", ".sh"]
-            .iter()
-            .any(|end| word.ends_with(end))
-            && !word.starts_with(['/', '-'])
-    };
-    entry_point.iter().find(is_script).map(String::as_str)
 }
 
 /// A path inside the code, without `.` and empty parts.
