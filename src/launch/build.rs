@@ -76,6 +76,8 @@ pub struct Build {
     pub script: Option<String>,
     /// The image that a generated Dockerfile starts from, and the Python that it must have.
     pub base: Option<Base>,
+    /// Some packages may be left out; the image has a list of them then.
+    pub may_leave_out: bool,
     /// A file of certificates for the build.
     pub ca_bundle: Option<PathBuf>,
     /// The image is pushed to where its name says.
@@ -385,6 +387,7 @@ impl Makes<'_> {
         let build = Build {
             script: script_of(&self.job.entry_point).map(|script| plain_path(script).to_owned()),
             base: Some(base),
+            may_leave_out: !found.wanted.is_empty(),
             ..self.build(image, dockerfile, context)
         };
         Ok(Program {
@@ -410,6 +413,7 @@ impl Makes<'_> {
             context,
             script: None,
             base: None,
+            may_leave_out: false,
             ca_bundle: self.settings.network.ca_bundle.clone(),
             is_pushed: self.settings.builder.destination.is_some(),
             is_buildkit: self.is_buildkit,

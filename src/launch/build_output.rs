@@ -1,12 +1,11 @@
-//! What a build said: which packages it went on without, and why it failed, in words that the job's owner can act on.
-//! Pure.
+//! What a build said: why it failed, in words that the job's owner can act on. Pure.
 //!
 //! Read are pip's own lines, the marks that a generated Dockerfile prints, and docker's messages, of the classic
 //! builder and of `BuildKit`.
 
 use crate::failure::{Error, Kind};
 use crate::launch::build::Build;
-use crate::launch::dockerfile::{MARK, NOT_INSTALLED};
+use crate::launch::dockerfile::MARK;
 
 /// How many of a tool's own lines go into a message.
 const QUOTED: usize = 6;
@@ -20,20 +19,6 @@ impl BuildOutput {
     pub fn new(output: &str) -> Self {
         let lines = output.lines().map(without_colours);
         BuildOutput(lines.map(|line| plain(&line).to_owned()).collect())
-    }
-
-    /// The warning about packages that could not be installed; `None` when there are none.
-    pub fn warning(&self) -> Option<String> {
-        let packages: Vec<&str> = self
-            .marks()
-            .filter_map(|mark| mark.strip_prefix(NOT_INSTALLED))
-            .collect();
-        (!packages.is_empty()).then(|| {
-            format!(
-                "could not be installed, and the image was built without: `{}`",
-                packages.join("`, `")
-            )
-        })
     }
 
     /// Why the build failed.
@@ -98,7 +83,10 @@ impl BuildOutput {
             );
             }
         }
-        let no_shell = self.0.iter().any(|line| line.contains("exec: \"/bin/sh\""));
+        let no_shell = self
+            .0
+            .iter()
+            .any(|line| line.contains("exec: \"/bin/sh\"") || line.contains("unable to find user"));
         no_shell.then(|| {
             Error::input(format!(
                 "the base image `{image}` is not Debian-compatible: it has no shell"
@@ -121,23 +109,20 @@ fn without_colours(line: &str) -> String {
     text + rest
 }
 
-/// A line without what `BuildKit` puts in front: `#9 3.214 `.
+/// A line of a command without what `BuildKit` puts in front: `#9 3.214 `. Its own lines, which have no time, stay as
+/// they are: `#9 ERROR: ..`.
 fn plain(line: &str) -> &str {
-    let Some((number, rest)) = line.strip_prefix('#').and_then(|it| it.split_once(' ')) else {
-        return line;
-    };
     let is_number = |text: &str| {
         !text.is_empty()
             && text
                 .bytes()
                 .all(|byte| byte.is_ascii_digit() || byte == b'.')
     };
-    if !is_number(number) {
-        return line;
-    }
-    match rest.split_once(' ') {
-        Some((seconds, rest)) if is_number(seconds) => rest,
-        _ => rest,
+    let mut words = line.splitn(3, ' ');
+    let step = words.next().and_then(|word| word.strip_prefix('#'));
+    match (step, words.next(), words.next()) {
+        (Some(step), Some(seconds), Some(rest)) if is_number(step) && is_number(seconds) => rest,
+        _ => line,
     }
 }
 
@@ -160,11 +145,12 @@ fn no_image(lines: &[&str]) -> Option<Error> {
             "manifest unknown",
             "failed to resolve source metadata",
             "failed to resolve reference",
+            "failed to do request: ",
             "repository does not exist",
         ]
         .iter()
         .any(|words| line.contains(words))
-            || (line.contains("Get \"https://") && line.contains("/v2/"))
+            || (line.contains("Get \"http") && line.contains("/v2/"))
     })?;
     let said = said
         .trim_start_matches("ERROR: ")
@@ -336,11 +322,18 @@ fn before_the_end(lines: &[&str]) -> String {
         .rev()
         .map(|line| line.trim())
         .filter(|line| !line.is_empty() && !is_dockers(line))
-        .take_while(|line| !line.starts_with("---> ") && !line.starts_with("Step "))
+        .take_while(|line| !begins_a_step(line))
         .take(QUOTED)
         .collect();
     said.reverse();
     said.join("; ")
+}
+
+/// The line with which a builder begins the step of a command.
+fn begins_a_step(line: &str) -> bool {
+    line.starts_with("---> ")
+        || line.starts_with("Step ")
+        || (line.starts_with('#') && line.contains("] RUN "))
 }
 
 fn last_words(lines: &[&str]) -> String {
@@ -373,6 +366,7 @@ mod tests {
                 image: "base:1".to_owned(),
                 python: Some("3.9".to_owned()),
             }),
+            may_leave_out: false,
             ca_bundle: None,
             is_pushed: false,
             is_buildkit: false,
@@ -381,20 +375,6 @@ mod tests {
 
     fn explained(dockerfile: &str, output: &str) -> String {
         BuildOutput::new(output).explain(&build(dockerfile)).message
-    }
-
-    #[test]
-    fn packages_that_were_left_out_are_found_in_either_builders_output() {
-        for output in [
-            "Step 4/9 : RUN echo \"launch-agent: not installed $package\"\n\u{1b}[91mERROR: No matching distribution\n\u{1b}[0mlaunch-agent: not installed a==1\n",
-            "#9 [environment 2/2] RUN echo \"launch-agent: not installed $package\"\n#9 3.214 launch-agent: not installed a==1\n",
-        ] {
-            assert_eq!(
-                BuildOutput::new(output).warning().as_deref(),
-                Some("could not be installed, and the image was built without: `a==1`")
-            );
-        }
-        assert_eq!(BuildOutput::new("Successfully built 1\n").warning(), None);
     }
 
     #[test]
@@ -465,7 +445,7 @@ mod tests {
                 "`Dockerfile`, line 3: the command ended with exit code 7: useless",
             ),
             (
-                "#5 0.3 useless\n#5 ERROR: process \"/bin/sh -c echo useless; exit 7\" did not complete successfully: exit code: 7\n",
+                "#4 CACHED\n#5 [2/2] RUN echo useless; exit 7\n#5 0.3 useless\n#5 ERROR: process \"/bin/sh -c echo useless; exit 7\" did not complete successfully: exit code: 7\n",
                 "`Dockerfile`, line 3: the command ended with exit code 7: useless",
             ),
             (

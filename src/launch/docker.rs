@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use crate::launch::build::CA_IMAGE;
 use crate::launch::command::{CommandLine, Secret};
+use crate::launch::dockerfile::NOT_INSTALLED;
 
 /// What runs the containers. Podman takes docker's own command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +100,11 @@ pub fn build_ca_image(folder: &str) -> CommandLine {
         .env
         .insert("DOCKER_BUILDKIT".to_owned(), Secret::new("0"));
     command
+}
+
+/// Prints the names of packages that an image was built without; fails when it has all of them.
+pub fn packages_left_out(image: &str) -> CommandLine {
+    docker(["run", "--rm", "--entrypoint", "cat", image, NOT_INSTALLED])
 }
 
 /// Prints where an image on this machine comes from, as JSON: its digests in registries, and its labels. Fails when it

@@ -18,8 +18,9 @@ const USER: &str = "1000:0";
 /// What a line of a build's output begins with that is meant for the agent.
 pub const MARK: &str = "launch-agent: ";
 
-/// What goes before the name of a package that could not be installed and was not needed.
-pub const NOT_INSTALLED: &str = "not installed ";
+/// Where an image keeps the names of packages that could not be installed and were not needed, one a line. In the
+/// image, because a step that comes out of the builder's cache prints nothing.
+pub const NOT_INSTALLED: &str = "/env/not-installed";
 
 /// The id under which a build is given the certificates.
 pub const CA_SECRET: &str = "ca_bundle";
@@ -63,7 +64,7 @@ pub fn text(recipe: &Recipe<'_>, flavor: &Flavor) -> String {
     let mut text = format!("FROM {} AS base\n", recipe.base);
     if !recipe.is_python_image {
         // By number: an image without a list of users has no `root`.
-        text.push_str("USER 0\n");
+        text.push_str("USER 0:0\n");
     }
     if let Flavor::Classic {
         ca_image: Some(image),
@@ -152,7 +153,7 @@ fn environment(text: &mut String, recipe: &Recipe<'_>, flavor: &Flavor) {
     if !found.wanted.is_empty() {
         let each = format!(
             "set -- \\\n      {} \\\n && {{ pip install \"$@\" || for package in \"$@\"; do \\\n      \
-             pip install \"$package\" || echo \"{MARK}{NOT_INSTALLED}$package\"; \\\n    done; }}",
+             pip install \"$package\" || echo \"$package\" >>{NOT_INSTALLED}; \\\n    done; }}",
             listed(&found.wanted)
         );
         install(text, recipe, flavor, &each);

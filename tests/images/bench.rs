@@ -86,7 +86,10 @@ fn docker(arguments: &[&str]) -> Output {
 
 /// Code with these files, whose job has this entry point. It is no other code than that of another test.
 pub fn code(files: &[(&str, &str)], entry_point: &[&str]) -> Code {
-    let folder = tempfile::tempdir().expect("a folder").keep();
+    // A run of a failed test can be looked at there, and `cargo clean` removes it.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+        .expect("a folder")
+        .keep();
     let mut hash = Sha256::new();
     for (path, text) in files {
         let text = text.replace("FROM BASE\n", &format!("FROM {}\n", base()));

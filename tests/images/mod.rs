@@ -178,27 +178,34 @@ fn without_a_builder_the_code_is_mounted() {
 }
 
 #[test]
-fn what_went_wrong_is_said_in_words() {
-    for has_buildx in [false, true] {
-        for case in cases() {
-            let mut bench = Bench::new(has_buildx);
-            if let Some(image) = case.base {
-                bench.builder.base_image = Some(bench.prepared(image));
-            }
-            let mut code = code(&case.files, &["python", "train.py"]);
-            code.job.python = case.python.map(str::to_owned);
-            if case.files.iter().any(|(name, _)| *name == "Dockerfile") {
-                code.job.dockerfile = Some("Dockerfile".to_owned());
-            }
-            let error = bench.refused(&code);
-            let whole = format!("{} / {}", error.message, error.hint.unwrap_or_default());
-            for words in case.says {
-                assert!(
-                    whole.contains(words),
-                    "buildx {has_buildx}: no `{words}` in\n{whole}\n{}",
-                    bench.log()
-                );
-            }
+fn what_went_wrong_is_said_in_words_by_the_classic_builder() {
+    what_went_wrong_is_said(false);
+}
+
+#[test]
+fn what_went_wrong_is_said_in_words_by_buildkit() {
+    what_went_wrong_is_said(true);
+}
+
+fn what_went_wrong_is_said(has_buildx: bool) {
+    for case in cases() {
+        let mut bench = Bench::new(has_buildx);
+        if let Some(image) = case.base {
+            bench.builder.base_image = Some(bench.prepared(image));
+        }
+        let mut code = code(&case.files, &["python", "train.py"]);
+        code.job.python = case.python.map(str::to_owned);
+        if case.files.iter().any(|(name, _)| *name == "Dockerfile") {
+            code.job.dockerfile = Some("Dockerfile".to_owned());
+        }
+        let error = bench.refused(&code);
+        let whole = format!("{} / {}", error.message, error.hint.unwrap_or_default());
+        for words in case.says {
+            assert!(
+                whole.contains(words),
+                "no `{words}` in\n{whole}\n{}",
+                bench.log()
+            );
         }
     }
 }

@@ -82,13 +82,28 @@ fn make(build: &Build, log: &mut JobLog, stop: &Stop) -> Result<Vec<String>> {
     let text = String::from_utf8_lossy(&output);
     let output = BuildOutput::new(&text);
     if ending? == Ending::Code(0) {
-        warnings.extend(output.warning());
+        warnings.extend(left_out(build));
         return Ok(warnings);
     }
     if let Some(error) = engine::engine_trouble(&text) {
         return Err(error);
     }
     Err(output.explain(build))
+}
+
+/// The warning about packages that the image was built without.
+fn left_out(build: &Build) -> Option<String> {
+    if !build.may_leave_out {
+        return None;
+    }
+    let output = process::output(&docker::packages_left_out(&build.image), ONE_FILE).ok()?;
+    let packages: Vec<&str> = output.stdout.lines().collect();
+    (output.is_success() && !packages.is_empty()).then(|| {
+        format!(
+            "could not be installed, and the image was built without: `{}`",
+            packages.join("`, `")
+        )
+    })
 }
 
 /// Building for minutes what cannot run helps nobody.
