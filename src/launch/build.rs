@@ -59,6 +59,13 @@ impl Program {
     pub fn is_named_image(&self) -> bool {
         self.build.is_none() && self.options.is_empty()
     }
+
+    /// The image that the owner's policy judges: of one that is built from a generated Dockerfile, what it starts from.
+    /// What a Dockerfile of somebody's own starts from only docker can tell, so there it is the name of the result.
+    pub fn judged_image(&self) -> &str {
+        let base = self.build.as_ref().and_then(|build| build.base.as_ref());
+        base.map_or(&self.image, |base| &base.image)
+    }
 }
 
 /// How an image is built.

@@ -136,7 +136,10 @@ pub fn deciding_files(job: &Job, dockerfile: Option<&str>) -> Vec<String> {
     paths.extend(dockerfile.map(str::to_owned));
     if let Some(context) = &job.build_context {
         let context = plain_path(context).trim_end_matches('/');
-        let inside: Vec<String> = paths.iter().map(|path| format!("{context}/{path}")).collect();
+        let inside: Vec<String> = paths
+            .iter()
+            .map(|path| format!("{context}/{path}"))
+            .collect();
         paths.extend(inside);
     }
     paths

@@ -66,7 +66,7 @@ pub fn resolve(
     let mut secrets = filled.secrets;
     secrets.extend(secret_values(&asked, &variables, spec, context));
     let secrets = worth_redacting(secrets);
-    check_policy(spec, context, image, &asked, &secrets)?;
+    check_policy(spec, context, program.judged_image(), &asked, &secrets)?;
     let mut warnings = program.warnings.clone();
     warnings.extend(filled.warnings);
     warnings.extend(seen);
