@@ -305,7 +305,6 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
     let own_files = OwnFiles {
         config: &path,
         state_folder: &state_folder,
-        cache_folder: &cache_folder,
         backend: &backend.value,
         log_file: flags.log_file,
     };

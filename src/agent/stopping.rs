@@ -54,7 +54,8 @@ impl Agent {
         let Some(running) = self.running.get_mut(item) else {
             return;
         };
-        if !running.stop.request(reason) {
+        // One that has ended, and is only being cleared up, has nothing left to stop.
+        if running.stop.has_ended() || !running.stop.request(reason) {
             return;
         }
         log::info!("item {item}: stopping, because {reason}");

@@ -34,8 +34,6 @@ pub struct OwnFiles<'a> {
     pub config: &'a Path,
     /// The folder of what it keeps.
     pub state_folder: &'a Path,
-    /// The folder of fetched code.
-    pub cache_folder: &'a Path,
     /// The queue, which may be a file.
     pub backend: &'a Backend,
     /// Its log.
@@ -207,7 +205,6 @@ fn own_places(files: &OwnFiles<'_>, environment: &Environment) -> Vec<Place> {
     let folder = |variable: &str, fallback: &str| environment.folder(variable, fallback).ok();
     let mut places = vec![
         Place::tree(files.state_folder, "the agent's own folder"),
-        Place::tree(files.cache_folder, "the agent's own folder"),
         Place::tree(files.config, "the agent's configuration"),
     ];
     places.extend(

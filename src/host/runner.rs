@@ -24,6 +24,9 @@ pub use again::{Labels, abandon, end_orphans, find_again, process_mark};
 /// Exit codes of `docker run` that are docker's own: it refused; the command cannot be run; it was not found.
 const DOCKERS_OWN: std::ops::RangeInclusive<i32> = 125..=127;
 
+/// What docker's client ends with when something is wrong that has no code of its own.
+const CLIENT_FAILED: i32 = 1;
+
 /// What docker gives for a process that SIGKILL ended.
 const KILLED: i32 = 128 + 9;
 
@@ -112,8 +115,9 @@ fn find_end(
     let Some(id) = container_id(&container.cidfile) else {
         return Err(refused(client, log));
     };
+    let trouble = lost_docker(client, log);
     match client {
-        Ending::Code(code) if !DOCKERS_OWN.contains(&code) => {
+        Ending::Code(code) if !DOCKERS_OWN.contains(&code) && trouble.is_none() => {
             let end = passed_on(&id, started.at, code);
             own_end(&id, started, end, stop)
         }
@@ -125,13 +129,25 @@ fn find_end(
                 if patiently(|| engine::was_restarted(&id, since(started)))? {
                     return Err(gone_with_the_engine(None));
                 }
-                Err(refused(client, log))
+                Err(trouble.unwrap_or_else(|| refused(client, log)))
             }
             None => Err(unknown_end(&format!(
                 "docker's client was ended by {client}, and the engine has no record"
             ))),
         },
     }
+}
+
+/// That docker's client lost its engine: it ends with a code that jobs have too, and the container may not even have
+/// been started. What a job prints by chance is harmless here: the engine is asked.
+fn lost_docker(client: Ending, log: &JobLog) -> Option<Error> {
+    if client != Ending::Code(CLIENT_FAILED) {
+        return None;
+    }
+    log.last_lines(3)
+        .lines()
+        .rev()
+        .find_map(engine::engine_trouble)
 }
 
 /// The id that docker gave a container; `None` when there never was one.

@@ -93,6 +93,11 @@ impl Stop {
         self.lock().limit
     }
 
+    /// Has the job ended?
+    pub fn has_ended(&self) -> bool {
+        self.lock().activity == Activity::Done
+    }
+
     /// Says what the job's thread does from now on.
     pub fn now(&self, activity: Activity) {
         self.lock().activity = activity;

@@ -5,6 +5,7 @@ use crate::failure::{Error, Failure, Kind, Result};
 use crate::host::engine::End;
 use crate::host::logs::JobLog;
 use crate::host::runner;
+use crate::host::stop::Activity;
 use crate::queue::{Ended, Outcome, Started, spell_duration};
 
 /// How many of a job's last lines go into the report of a job that did not succeed.
@@ -54,6 +55,7 @@ impl Job {
             );
             return verdict;
         }
+        self.stop.now(Activity::Done);
         if let Some(started) = &self.entry.started {
             runner::clean_up(started, self.labels(), by_itself);
         }

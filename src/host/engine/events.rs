@@ -82,15 +82,20 @@ fn end_of_events(text: &str) -> Option<End> {
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect();
-    let started = events.iter().find(|event| event.is("start", "start"))?;
+    let started = events.iter().find(|event| event.is("start", "start"));
+    let is_made_here = events.iter().any(|event| event.is("create", "create"));
+    // An engine that was started anew under the container (`live-restore`) remembers neither, but how it ended.
+    if started.is_none() && is_made_here {
+        return None;
+    }
     let died = events.iter().rev().find(|event| event.is("die", "died"))?;
-    let lasted = died.nanoseconds() - started.nanoseconds();
+    let lasted = started.map(|started| died.nanoseconds() - started.nanoseconds());
     Some(End {
         exit: Exit {
             code: died.exit_code()?,
             oom_killed: events.iter().any(|event| event.is("oom", "oom")),
         },
-        duration: Some(Duration::from_nanos(u64::try_from(lasted).unwrap_or(0))),
+        duration: lasted.map(|lasted| Duration::from_nanos(u64::try_from(lasted).unwrap_or(0))),
     })
 }
 
@@ -107,7 +112,15 @@ pub fn was_restarted(container: &str, since: Timestamp) -> Result<bool> {
         .stdout
         .lines()
         .any(|line| made.iter().any(|made| made == line));
-    Ok(!is_remembered && output.stdout.lines().count() < REMEMBERED)
+    if is_remembered || output.stdout.lines().count() >= REMEMBERED {
+        return Ok(false);
+    }
+    // Podman has no engine that runs, and so none that is started anew. It alone knows how this is asked.
+    let podmans = process::output(
+        &docker::events_of_podman(container, &seconds(since)),
+        ANSWER,
+    )?;
+    Ok(!podmans.is_success())
 }
 
 #[cfg(test)]
@@ -145,6 +158,8 @@ mod tests {
             "never started"
         );
         assert_eq!(end_of_events("not json\n"), None);
+        let end = end_of_events(&all[3]).expect("an end, of a start that is forgotten");
+        assert_eq!((end.exit.code, end.duration), (137, None));
     }
 
     #[test]
