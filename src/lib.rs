@@ -12,10 +12,12 @@
 //!
 //! # One job's path
 //!
-//! `queue.poll` → [`launch::spec`] reads the spec → [`launch::plan`] settles options, macros and environment and
-//! makes the command → `queue.ack` → [`host::runner`] provides the image, runs the container and finds out how it
-//! ended → `queue.finish`. Everything that a job runs is a [`launch::command::CommandLine`], which prints as
-//! exactly what it runs.
+//! `queue.poll` → [`launch::spec`] reads the spec → [`launch::build`] decides which image runs, [`launch::plan`] settles
+//! options, macros and environment, [`launch::policy`] judges them, and the commands are made → `queue.ack` →
+//! [`host::images`] pulls or builds the image → [`host::runner`] runs the container and finds out how it ended →
+//! `queue.finish`. A job that names an artifact is claimed first, and [`agent::code`] fetches its code before the
+//! decision. Each step is in [`host::journal`] before it is taken, so that a restarted agent goes on where it was.
+//! Everything that a job runs is a [`launch::command::CommandLine`], which prints as exactly what it runs.
 
 pub mod agent;
 pub mod cli;
