@@ -265,7 +265,7 @@ impl Guard<'_> {
         if real == Path::new("/") {
             return Err(holds(format!("{seen} is the whole machine")));
         }
-        for place in self.policy.own_places.iter().cloned().chain(system()) {
+        for place in system().chain(self.policy.own_places.iter().cloned()) {
             for path in [self.real_or_as_written(&place.path), place.path.clone()] {
                 let place = Place {
                     path,
