@@ -74,6 +74,7 @@ case "$1 $2" in
     name=$(name_of "${*: -1}")
     case "$*" in *--follow*) tail -n +1 -s 0.05 -f --pid="$(cat "$FAKE/pid.$name")" "$FAKE/log.$name" ;; *) cat "$FAKE/log.$name" 2>/dev/null ;; esac
     exit 0 ;;
+  "events --stream=false") echo "unknown flag: --stream" >&2; exit 125 ;;
   "events "*) [ -e "$FAKE/forgetful" ] || containers | sed 's/.*/id-& create/' ;;
   "stop "*|"kill "*)
     name=$(name_of "${*: -1}")
