@@ -90,9 +90,10 @@ impl Running {
         }
     }
 
-    /// When and why this job is to be stopped, unless that has begun.
+    /// When and why this job is to be stopped, unless that has begun. One that has ended, and is only being cleared up,
+    /// has nothing left to stop.
     fn stop_to_come(&self) -> Option<(Instant, StopReason)> {
-        if self.stopper.is_some() {
+        if self.stopper.is_some() || self.stop.has_ended() {
             return None;
         }
         let asked = self.stop_due.map(|due| (due, StopReason::Requested));

@@ -9,6 +9,9 @@ use crate::failure::Result;
 use crate::host::stop;
 use crate::queue::{ItemId, StopReason, Told};
 
+/// When a stop is tried again that the machine had no thread for.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
 impl Agent {
     pub(super) fn look_at_signals(&mut self) -> Result<()> {
         let items: Vec<ItemId> = self.running.keys().cloned().collect();
@@ -54,11 +57,12 @@ impl Agent {
         let Some(running) = self.running.get_mut(item) else {
             return;
         };
-        // One that has ended, and is only being cleared up, has nothing left to stop.
-        if running.stop.has_ended() || !running.stop.request(reason) {
+        if running.stopper.is_some() || running.stop.has_ended() {
             return;
         }
-        log::info!("item {item}: stopping, because {reason}");
+        if running.stop.request(reason) {
+            log::info!("item {item}: stopping, because {reason}");
+        }
         let (stop, grace) = (
             Arc::clone(&running.stop),
             self.shared.config.stop_grace.value,
@@ -68,6 +72,8 @@ impl Agent {
             Ok(thread) => running.stopper = Some(thread),
             Err(error) => {
                 log::error!("item {item}: cannot start the thread that stops it: {error}");
+                running.stop.limit(None);
+                running.stop_due = Some(Instant::now() + TRY_AGAIN);
             }
         }
     }

@@ -39,6 +39,9 @@ const UNSEEN: i32 = 255;
 /// How often an engine is asked again that does not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
+/// How often a docker that answers is asked to remove a container: it may be busy with it for some seconds.
+const REMOVE_TRIES: u32 = 4;
+
 /// Runs the job to its end and says how it ended. An error is a refusal to run it, or docker's or the machine's
 /// trouble (see [`engine::may_pass`]), not the job's failure.
 pub fn run(command: &CommandLine, started: &Started, log: &mut JobLog, stop: &Stop) -> Result<End> {
@@ -334,15 +337,23 @@ pub fn clean_up(started: &Started, labels: Labels<'_>, ended_by_itself: bool) {
 }
 
 /// Removes a container, so that another can have its name. By its id: under its name there may be another's, which
-/// docker refused to make room for. Waits until docker answers: nobody would look for the container later.
+/// docker refused to make room for. Waits until docker answers: nobody would look for the container later. A docker
+/// that answers and will not is asked a few times, and then left with it.
 pub fn clear(started: &Started, labels: Labels<'_>) {
     let Some(container) = &started.container else {
         return;
     };
+    let mut refusals = 0;
     let removed = patiently(|| {
-        again::look(container, labels)?.map_or(Ok(()), |id| engine::remove_container(&id))
+        let removed =
+            again::look(container, labels)?.map_or(Ok(()), |id| engine::remove_container(&id));
+        refusals += u32::from(removed.is_err() && engine::version().is_ok());
+        match removed {
+            Err(error) if refusals < REMOVE_TRIES => Err(error),
+            removed => Ok(removed),
+        }
     });
-    if let Err(error) = removed {
+    if let Ok(Err(error)) | Err(error) = removed {
         log::warn!(
             "the container {} could not be removed: {error}",
             container.name

@@ -90,6 +90,9 @@ esac
 /// How long a test waits for something that should come at once.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The most that a command may take that ends by itself. A hang is then a failure that shows where it hangs.
+const LONGEST: Duration = Duration::from_secs(300);
+
 pub struct Sandbox {
     folder: tempfile::TempDir,
     path: String,
@@ -173,11 +176,27 @@ impl Sandbox {
     }
 
     pub fn run(&self, arguments: &[&str]) -> Ran {
-        let output = self
+        let child = self
             .command(arguments)
-            .output()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
             .expect("launch-agent starts");
-        Ran::new(arguments, &output, self.folder.path())
+        let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+        let (sender, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(child.wait_with_output()));
+        let output = ended.recv_timeout(LONGEST).unwrap_or_else(|_| {
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            let said = ended.recv_timeout(PATIENCE).ok().and_then(Result::ok);
+            panic!(
+                "launch-agent {arguments:?} did not end within {} s\n--- stderr\n{}--- docker calls\n{}",
+                LONGEST.as_secs(),
+                said.map(|output| String::from_utf8_lossy(&output.stderr).into_owned())
+                    .unwrap_or_default(),
+                self.read("fake/calls"),
+            )
+        });
+        Ran::new(arguments, &output.expect("waited"), self.folder.path())
     }
 
     /// Runs a command that must succeed, and gives what it printed.
@@ -283,6 +302,20 @@ impl Agent {
 
     pub fn pid(&self) -> i32 {
         self.0.id().cast_signed()
+    }
+
+    /// How long the agent has computed so far, all its threads together.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it lives");
+        let fields: Vec<&str> = stat
+            .rsplit(") ")
+            .next()
+            .expect("fields")
+            .split(' ')
+            .collect();
+        let ticks = |field: usize| fields[field].parse::<u64>().expect("a number");
+        // In hundredths of a second, whatever the kernel counts in.
+        Duration::from_millis(10 * (ticks(11) + ticks(12)))
     }
 
     /// Waits for the agent's end and gives its exit code.

@@ -80,6 +80,36 @@ fn nonsense_is_neither_believed_nor_fatal() {
 }
 
 #[test]
+fn a_container_that_docker_will_not_remove_costs_neither_the_next_job_nor_the_cpu() {
+    let mut sandbox = sandbox("exit 7");
+    answer(
+        &mut sandbox,
+        "\"rm \"*",
+        "echo 'Error response from daemon: device or resource busy' >&2; exit 1",
+    );
+    let first = sandbox.push("job:1", &[]);
+    let agent = sandbox.start_agent(&[]);
+    sandbox.item_in(&first, &["FINISHED"]);
+    // Its end is recorded, and its slot is still taken.
+    let second = sandbox.push("job:1", &[]);
+    let (begun, computed) = (Instant::now(), agent.cpu_time());
+    sandbox.item_in(&second, &["FINISHED"]);
+    let computed = agent.cpu_time().saturating_sub(computed);
+    let share = computed.as_secs_f64() / begun.elapsed().as_secs_f64();
+    assert!(
+        begun.elapsed() > Duration::from_secs(2),
+        "it was asked again"
+    );
+    assert!(share < 0.25, "the agent took {share} of a core");
+    let said = sandbox.read("agent.err");
+    assert_eq!(
+        said.matches("could not be removed: `docker rm").count(),
+        1,
+        "{said}"
+    );
+}
+
+#[test]
 fn a_client_that_ends_with_a_code_of_its_own_and_no_container_is_not_the_jobs_end() {
     let mut sandbox = sandbox("");
     answer(
