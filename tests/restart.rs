@@ -374,6 +374,52 @@ fn a_job_with_a_code_of_its_own_is_never_run_again() {
 }
 
 #[test]
+fn an_engine_that_forgets_is_noticed_before_its_memory_is_full_of_others() {
+    let sandbox = sandbox("{}", "until [ -e $FAKE/go ]; do sleep 0.02; done; exit 137");
+    sandbox.write("fake/hold-inspect", "");
+    let id = sandbox.push("job:1", &[]);
+    let agent = sandbox.start_agent(&[]);
+    sandbox.wait_for("the container", || is_running(&sandbox, &id));
+    kill(&sandbox, agent);
+    // The engine is restarted under the job; an agent comes and is killed again before it has looked at the container.
+    sandbox.write("fake/go", "");
+    sandbox.write("fake/forgetful", "");
+    sandbox.wait_for("its end", || !is_running(&sandbox, &id));
+    let agent = sandbox.start_agent(&[]);
+    sandbox.wait_for("the question", || is_made(&sandbox, "held-inspect"));
+    kill(&sandbox, agent);
+    assert_eq!(
+        in_hand(&sandbox)[0]["entry"]["started"]["engine_restarted"],
+        true
+    );
+    // Now it remembers a start again, as a memory that others have filled leaves it open whether it ever forgot.
+    std::fs::remove_file(sandbox.path("fake/forgetful")).expect("forgetful");
+    let_go(&sandbox, "inspect");
+    sandbox.write("fake/job", "exit 0");
+    sandbox.once(&[]).code(0);
+    assert_eq!(sandbox.calls("run").len(), 2);
+    assert_eq!(sandbox.item(&id)["exit_code"], 0);
+}
+
+#[test]
+fn a_job_that_outlived_a_restart_of_the_engine_has_a_code_of_its_own() {
+    let sandbox = sandbox("{}", "until [ -e $FAKE/go ]; do sleep 0.02; done; exit 137");
+    let id = sandbox.push("job:1", &[]);
+    let agent = sandbox.start_agent(&[]);
+    sandbox.wait_for("the container", || is_running(&sandbox, &id));
+    kill(&sandbox, agent);
+    // With `live-restore` an engine does not remember the start of a container, and sees its end.
+    sandbox.write("fake/forgetful", "");
+    sandbox.write("fake/saw-the-end", "");
+    let mut agent = sandbox.start_agent(&["--once"]);
+    sandbox.wait_for("it to be followed", || sandbox.calls("logs").len() == 2);
+    sandbox.write("fake/go", "");
+    assert_eq!(agent.wait(&sandbox), Some(1));
+    assert_eq!(sandbox.calls("run").len(), 1);
+    assert_eq!(sandbox.item(&id)["exit_code"], 137);
+}
+
+#[test]
 fn a_time_limit_stops_the_job_and_says_whose_it_was() {
     for (own, owners, message) in [
         (

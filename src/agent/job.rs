@@ -328,6 +328,7 @@ impl Job {
             at: Timestamp::now(),
             boot: runner::boot(),
             log_from: log.position(),
+            engine_restarted: false,
         };
         if let Some(container) = &started.container {
             // What an earlier try left there is of a container that is gone.

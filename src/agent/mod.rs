@@ -315,11 +315,20 @@ impl Agent {
 
     /// Takes up what an earlier process of this agent had in hand, and ends what it left and nobody has in hand.
     fn take_up(&mut self) -> Result<()> {
-        let (entries, troubles) = self.shared.journal.entries()?;
+        let (mut entries, troubles) = self.shared.journal.entries()?;
         for trouble in &troubles {
             self.say_once(trouble);
         }
         let items: Vec<String> = entries.iter().map(|entry| entry.item.clone()).collect();
+        match runner::note_restarts(self.shared.journal.name(), &mut entries) {
+            Ok(changed) => {
+                for entry in changed {
+                    self.shared.journal.keep(entry)?;
+                }
+            }
+            // Each job asks again, and waits for docker.
+            Err(error) => self.say_once(&error),
+        }
         for entry in entries {
             let id = ItemId(entry.item.clone());
             let is_scheduler = is_scheduler(&entry.spec);

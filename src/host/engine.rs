@@ -14,7 +14,7 @@ use crate::failure::{Error, Kind, Result};
 use crate::host::process::{self, Output};
 use crate::launch::docker;
 use crate::queue::Exit;
-pub use events::{end_from_events, seconds, was_restarted};
+pub use events::{Memory, end_from_events, seconds, was_restarted};
 
 /// An engine that answers does so in milliseconds; a busy disk may take a while.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -286,6 +286,16 @@ pub struct Labelled {
     pub state: String,
     /// The item that it is of.
     pub item: String,
+}
+
+impl Labelled {
+    /// Does its first process live?
+    pub fn is_alive(&self) -> bool {
+        !matches!(
+            self.state.as_str(),
+            "created" | "exited" | "dead" | "removing"
+        )
+    }
 }
 
 /// The containers that have these labels (`NAME=VALUE`), running or not.

@@ -74,6 +74,10 @@ pub struct Started {
     pub boot: String,
     /// Where in the job's log the output of this try begins, in bytes of the whole output.
     pub log_from: u64,
+    /// The engine was seen to have been started anew under the container, which did not outlive that. Kept, because the
+    /// engine's memory, from which this is known, is short.
+    #[serde(default)]
+    pub engine_restarted: bool,
 }
 
 /// A container, as far as a restarted agent needs to know it.
@@ -284,6 +288,7 @@ mod tests {
                 at: "2026-11-22T05:00:00Z".parse().expect("a time"),
                 boot: "b1".to_owned(),
                 log_from: 120,
+                engine_restarted: false,
             }),
         }
     }

@@ -19,7 +19,7 @@ use crate::host::stop::{Activity, Stop};
 use crate::launch::command::CommandLine;
 use crate::launch::plan::Removal;
 use crate::queue::Exit;
-pub use again::{Labels, abandon, end_orphans, find_again, process_mark};
+pub use again::{Labels, abandon, end_orphans, find_again, note_restarts, process_mark};
 
 /// Exit codes of `docker run` that are docker's own: it refused; the command cannot be run; it was not found.
 const DOCKERS_OWN: std::ops::RangeInclusive<i32> = 125..=127;
@@ -122,11 +122,11 @@ fn find_end(
     match client {
         Ending::Code(code) if !DOCKERS_OWN.contains(&code) && trouble.is_none() => {
             let end = passed_on(&id, started.at, code);
-            own_end(&id, started, end, stop)
+            own_end(&id, started, end, false, stop)
         }
         // The client may have ended before its container, which holds the slot until it has ended too.
         _ => match follow::to_the_end(&id, started, log, stop)? {
-            Some(end) => own_end(&id, started, end, stop),
+            Some(end) => Ok(end),
             None if matches!(client, Ending::Code(_)) => {
                 // A restart of the engine takes its memory, and with it how the container ended.
                 if patiently(|| engine::was_restarted(&id, since(started)))? {
@@ -185,8 +185,15 @@ fn passed_on(id: &str, begun: Timestamp, code: i32) -> End {
 }
 
 /// The end when it is the job's own; an error when the engine or the machine ended the job by ending itself. Those
-/// leave codes that a job rarely has, and they leave the engine without memory of the end.
-fn own_end(id: &str, started: &Started, mut end: End, stop: &Stop) -> Result<End> {
+/// leave codes that a job rarely has, and they leave the engine without memory of the container. `outlived_engine`: it
+/// was seen to run after the engine had been started anew.
+fn own_end(
+    id: &str,
+    started: &Started,
+    mut end: End,
+    outlived_engine: bool,
+    stop: &Stop,
+) -> Result<End> {
     if stop.reason().is_some() {
         return Ok(end);
     }
@@ -201,7 +208,14 @@ fn own_end(id: &str, started: &Started, mut end: End, stop: &Stop) -> Result<End
             format!("the machine was started anew under the job ({})", end.exit),
         ));
     }
-    if patiently(|| engine::was_restarted(id, since(started)))? {
+    let since = since(started);
+    let went_with_the_engine = if outlived_engine {
+        // An engine that saw the end is there still, and has ended nobody by ending.
+        patiently(|| Ok(engine::Memory::since(since)?.lacks_end(id, since)))?
+    } else {
+        started.engine_restarted || patiently(|| engine::was_restarted(id, since))?
+    };
+    if went_with_the_engine {
         return Err(gone_with_the_engine(Some(end.exit)));
     }
     Ok(end)

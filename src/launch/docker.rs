@@ -194,9 +194,10 @@ pub fn events_of_podman(container: &str, since: &str) -> CommandLine {
     ])
 }
 
-/// Prints what happened to all containers between two times, the container's id and the event a line.
+/// Prints what happened to all containers between two times: the time in nanoseconds, the container's id and the event
+/// a line.
 pub fn all_events(since: &str, until: &str) -> CommandLine {
-    let format = "{{.Actor.ID}} {{.Action}}";
+    let format = "{{.TimeNano}} {{.Actor.ID}} {{.Action}}";
     docker([
         "events", "--format", format, "--since", since, "--until", until,
     ])

@@ -8,6 +8,8 @@ import datetime
 import json
 import re
 
+from jobs import LIKE_A_SIGNAL
+
 RULES = {
     "lost": "every item that was pushed is there and has ended",
     "doubled": "there is no item that nobody pushed, and no item ever has two containers at once",
@@ -165,11 +167,15 @@ class Judge:
         self.retries.append((item, " | ".join(why for _, why in told), described))
 
     def stopped_under(self, container, before):
-        """The stop of the engine, without live-restore, that this container met."""
+        """The stop of the engine that this container met, and that did not leave it running."""
         for stop in self.seen.stops:
             began_before = container.start <= stop["gone"]
             lasted = container.die is None or container.die >= stop["from"] - 0.1
-            if not stop["live_restore"] and began_before and lasted and stop["from"] <= before:
+            # Even with live-restore, an engine that comes back ends what it does not find as it left it: what was only
+            # started while it was stopping, and what is to be removed at its end and is not loaded yet.
+            ended_meanwhile = container.die is not None and container.die <= stop["to"] + ON_ITS_WAY
+            is_left = stop["live_restore"] and not ended_meanwhile
+            if not is_left and began_before and lasted and stop["from"] <= before:
                 return stop
         return None
 
@@ -182,6 +188,8 @@ class Judge:
             return "docker stopped under it"
         if job.rm and self.was_forgotten(container):
             return "docker stopped, and forgot how it ended"
+        if container.code in LIKE_A_SIGNAL and self.was_forgotten(container):
+            return "it ended with the code of a kill, and docker stopped before anybody could ask"
         return None
 
     def came_to_its_end(self, item, job, container):

@@ -34,7 +34,7 @@ def arguments():
     options = parser.parse_args()
     options.jobs = options.jobs or (30 if options.short else 200)
     options.seed = random.randrange(10**6) if options.seed is None else options.seed
-    options.restarts = int(os.environ.get("R", 1 if options.short else 3))
+    options.restarts = 1 if options.short else 3
     options.server_kills = 2 if options.short else 5
     options.cuts = 1 if options.short else 3
     # Many times what it takes where nothing is lost.

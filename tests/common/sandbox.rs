@@ -63,7 +63,7 @@ case "$1 $2" in
     state "$name" running true 0
     setsid bash -c 'end() { sed -e "s/running/exited/; s/true/false/; s/\"ExitCode\":0/\"ExitCode\":$1/" "$FAKE/state.$2" >"$FAKE/state.$2.new"; mv "$FAKE/state.$2.new" "$FAKE/state.$2"; }; "$@"; code=$?; end $code "$3"; exit $code' container "$0" --container "$name" "${args[@]}" &
     wait $!; exit $? ;;
-  "container inspect") cat "$FAKE/state.$(name_of "${*: -1}")" 2>/dev/null || { echo "Error: No such container: ${*: -1}" >&2; exit 1; } ;;
+  "container inspect") hold inspect; cat "$FAKE/state.$(name_of "${*: -1}")" 2>/dev/null || { echo "Error: No such container: ${*: -1}" >&2; exit 1; } ;;
   "ps --all")
     containers | while read -r name; do
       fits=1
@@ -75,7 +75,12 @@ case "$1 $2" in
     case "$*" in *--follow*) tail -n +1 -s 0.05 -f --pid="$(cat "$FAKE/pid.$name")" "$FAKE/log.$name" ;; *) cat "$FAKE/log.$name" 2>/dev/null ;; esac
     exit 0 ;;
   "events --stream=false") echo "unknown flag: --stream" >&2; exit 125 ;;
-  "events "*) [ -e "$FAKE/forgetful" ] || containers | sed 's/.*/id-& create/' ;;
+  "events "*) case "$*" in
+      *TimeNano*) [ -e "$FAKE/forgetful" ] && event=die || event=create
+        containers | while read -r name; do
+          if [ $event = create ] || { [ -e "$FAKE/saw-the-end" ] && grep -q exited "$FAKE/state.$name"; }; then echo "1 id-$name $event"; fi
+        done ;;
+    esac ;;
   "stop "*|"kill "*)
     name=$(name_of "${*: -1}")
     [ -e "$FAKE/state.$name" ] || { echo "Error response from daemon: No such container: $name" >&2; exit 1; }

@@ -223,6 +223,7 @@ impl Bench {
             at: Timestamp::now(),
             boot: runner::boot(),
             log_from: log.position(),
+            engine_restarted: false,
         };
         let end = runner::run(&plan.run, &started, &mut log, &stop).expect("a run");
         let labels = Labels {

@@ -6,14 +6,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{ANSWER, End, refusal};
+use super::{ANSWER, End, engine_trouble, explain, refusal};
 use crate::failure::Result;
 use crate::host::process;
 use crate::launch::docker;
 use crate::queue::Exit;
 
-/// An engine that remembers fewer events than this remembers all since it was started: it keeps the last 256.
-const REMEMBERED: usize = 200;
+/// So many events an engine keeps: one that tells of fewer tells of all since it was started.
+const KEPT: usize = 256;
 
 /// How a container ended that is no longer there, from the engine's memory of events since `since`. `None` when it
 /// never started, or when the engine has forgotten.
@@ -99,20 +99,65 @@ fn end_of_events(text: &str) -> Option<End> {
     })
 }
 
-/// Was the engine started anew since the container was made, at `since` or later? Then it does not remember making
-/// it. `false` when that cannot be told, because so much has happened since.
-pub fn was_restarted(container: &str, since: Timestamp) -> Result<bool> {
-    let command = docker::all_events(&seconds(since), &seconds(Timestamp::now()));
-    let output = process::output(&command, ANSWER)?;
-    if !output.is_success() {
-        return Err(refusal(&output));
+/// What the engine remembers of its containers. It forgets everything when it is started anew.
+pub struct Memory {
+    /// Time in nanoseconds since 1970, container, event; oldest first. `None`: the engine answers, and does not tell.
+    events: Option<Vec<(i128, String, String)>>,
+}
+
+impl Memory {
+    /// What it remembers since some time.
+    pub fn since(since: Timestamp) -> Result<Memory> {
+        let command = docker::all_events(&seconds(since), &seconds(Timestamp::now()));
+        let output = process::output(&command, ANSWER)?;
+        if output.is_success() {
+            return Ok(Memory::read(&output.stdout));
+        }
+        match engine_trouble(&explain(&output.stderr)) {
+            Some(error) => Err(error),
+            None => Ok(Memory { events: None }),
+        }
     }
-    let made = ["create", "start"].map(|event| format!("{container} {event}"));
-    let is_remembered = output
-        .stdout
-        .lines()
-        .any(|line| made.iter().any(|made| made == line));
-    if is_remembered || output.stdout.lines().count() >= REMEMBERED {
+
+    fn read(text: &str) -> Memory {
+        let events = text.lines().filter_map(|line| {
+            let mut words = line.splitn(3, ' ');
+            let time = words.next()?.parse().ok()?;
+            Some((time, words.next()?.to_owned(), words.next()?.to_owned()))
+        });
+        Memory {
+            events: Some(events.collect()),
+        }
+    }
+
+    /// Has it forgotten how this container began, which was at `since` or later? `false` when that cannot be told,
+    /// because so much has happened since.
+    pub fn lacks_start(&self, container: &str, since: Timestamp) -> bool {
+        self.is_whole(since) && !self.has(container, "create") && !self.has(container, "start")
+    }
+
+    /// Has it nothing of this container's end, which was at `since` or later? `false` when that cannot be told.
+    pub fn lacks_end(&self, container: &str, since: Timestamp) -> bool {
+        self.is_whole(since) && !self.has(container, "die")
+    }
+
+    fn has(&self, container: &str, wanted: &str) -> bool {
+        let mut events = self.events.iter().flatten();
+        events.any(|(_, of, event)| of == container && event == wanted)
+    }
+
+    fn is_whole(&self, since: Timestamp) -> bool {
+        self.events.as_ref().is_some_and(|events| {
+            let oldest = events.first();
+            events.len() < KEPT || oldest.is_some_and(|(time, ..)| *time < since.as_nanosecond())
+        })
+    }
+}
+
+/// Was the engine started anew since the container was made, at `since` or later? Then it does not remember making
+/// it. `false` when that cannot be told.
+pub fn was_restarted(container: &str, since: Timestamp) -> Result<bool> {
+    if !Memory::since(since)?.lacks_start(container, since) {
         return Ok(false);
     }
     // Podman has no engine that runs, and so none that is started anew. It alone knows how this is asked.
@@ -160,6 +205,27 @@ mod tests {
         assert_eq!(end_of_events("not json\n"), None);
         let end = end_of_events(&all[3]).expect("an end, of a start that is forgotten");
         assert_eq!((end.exit.code, end.duration), (137, None));
+    }
+
+    #[test]
+    fn an_engine_that_has_kept_all_events_has_forgotten_only_by_a_restart() {
+        let at = |second: i64| Timestamp::from_second(second).expect("a time");
+        let filler = |count: usize, second: i64| {
+            let line = |n| format!("{} f{n} exec_create: sh -c true\n", second * 1_000_000_000);
+            (0..count).map(line).collect::<String>()
+        };
+        let whole = Memory::read(&format!(
+            "5000000000 a create\n6000000000 b die\n{}",
+            filler(253, 7)
+        ));
+        assert!(!whole.lacks_start("a", at(1)) && whole.lacks_end("a", at(1)));
+        assert!(whole.lacks_start("b", at(1)) && !whole.lacks_end("b", at(1)));
+        // Full: what was before the oldest is not known.
+        let full = Memory::read(&filler(256, 7));
+        assert!(!full.lacks_start("a", at(1)) && !full.lacks_end("a", at(1)));
+        assert!(full.lacks_start("a", at(8)));
+        let silent = Memory { events: None };
+        assert!(!silent.lacks_start("a", at(8)) && !silent.lacks_end("a", at(8)));
     }
 
     #[test]

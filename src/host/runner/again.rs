@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use super::{boot, clean_up, container_id, follow, own_end, patiently, unknown_end};
+use super::{boot, clean_up, container_id, follow, patiently, since, unknown_end};
 use crate::failure::{Error, Kind, Result};
 use crate::host::engine::{self, End, Labelled};
 use crate::host::files;
-use crate::host::journal::{Container, Started};
+use crate::host::journal::{Container, Entry, Started};
 use crate::host::logs::JobLog;
 use crate::host::stop::{Activity, Stop};
 use crate::host::strays::{self, Mark};
@@ -66,7 +66,7 @@ fn end_of(id: &str, started: &Started, log: &mut JobLog, stop: &Stop) -> Result<
         return Ok(None);
     }
     if let Some(end) = follow::to_the_end(id, started, log, stop)? {
-        return own_end(id, started, end, stop).map(Some);
+        return Ok(Some(end));
     }
     if started.boot != boot() {
         return Err(Error::new(
@@ -96,6 +96,41 @@ pub(super) fn look(container: &Container, labels: Labels<'_>) -> Result<Option<S
     // From now on it is known as if docker had written it down.
     files::write_whole(&container.cidfile, found.id.as_bytes())?;
     Ok(Some(found.id))
+}
+
+/// Notes under which of these the engine was started anew, while it still knows: with every container that comes and
+/// goes it forgets an older one. Gives the entries that it changed.
+pub fn note_restarts<'a>(agent: &str, entries: &'a mut [Entry]) -> Result<Vec<&'a Entry>> {
+    let mut ids: Vec<(String, &'a mut Entry)> = entries
+        .iter_mut()
+        .filter_map(|entry| {
+            let started = entry.started.as_ref()?;
+            let id = container_id(&started.container.as_ref()?.cidfile)?;
+            (!started.engine_restarted).then_some((id, entry))
+        })
+        .collect();
+    let first = ids.iter().filter_map(|(_, entry)| entry.started.as_ref());
+    let Some(first) = first.map(since).min() else {
+        return Ok(Vec::new());
+    };
+    let memory = engine::Memory::since(first)?;
+    let all = engine::containers(&[format!("{AGENT_LABEL}={agent}")])?;
+    let is_alive = |id: &str| all.iter().any(|found| found.id == id && found.is_alive());
+    let mut changed = Vec::new();
+    for (id, entry) in ids.drain(..) {
+        let Some(started) = &mut entry.started else {
+            continue;
+        };
+        // Asked alone, it is known whether the engine is one that remembers.
+        if memory.lacks_start(&id, since(started))
+            && !is_alive(&id)
+            && engine::was_restarted(&id, since(started))?
+        {
+            started.engine_restarted = true;
+            changed.push(&*entry);
+        }
+    }
+    Ok(changed)
 }
 
 /// Docker's client that an earlier process left: it must start nothing any more. Its container goes on without it.

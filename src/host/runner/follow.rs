@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{patiently, since};
+use super::{own_end, patiently, since};
 use crate::failure::Result;
 use crate::host::engine::{self, End};
 use crate::host::journal::Started;
@@ -21,7 +21,8 @@ const LONGEST: u64 = 128 << 20;
 /// How often a container is looked at whose output cannot be followed.
 const WATCH: Duration = Duration::from_secs(2);
 
-/// Follows a container to its end; `None` when the engine does not know how it ended, or whether it ever ran.
+/// Follows a container to its end, which is the job's own or an error; `None` when the engine does not know how it
+/// ended, or whether it ever ran.
 pub fn to_the_end(
     id: &str,
     started: &Started,
@@ -38,15 +39,20 @@ pub fn to_the_end(
     };
     doing(None);
     let mut is_first = true;
+    let mut outlived_engine = false;
     loop {
         let (is_alive, end) = match patiently(|| engine::container_state(id))? {
             None => {
                 log.note("[launch-agent: lines may be missing here: docker has removed the container, and its log with it]");
-                return patiently(|| engine::end_from_events(id, since(started)));
+                return patiently(|| engine::end_from_events(id, since(started)))?
+                    .map(|end| own_end(id, started, end, outlived_engine, stop))
+                    .transpose();
             }
             Some(state) if state.end().is_none() && !state.is_alive() => return Ok(None),
             Some(state) => (state.is_alive(), state.end()),
         };
+        // Engines leave containers running when they are started anew, where `live-restore` says so.
+        outlived_engine |= is_alive && engine::was_restarted(id, since(started)).unwrap_or(false);
         let source = Source {
             id,
             is_alive,
@@ -62,7 +68,9 @@ pub fn to_the_end(
         if !is_alive {
             // All its output is here: what it printed between the last look and its end came with the look after. The
             // engine is not asked again: with `--rm` it may have removed the container, and its end with it.
-            return Ok(end);
+            return end
+                .map(|end| own_end(id, started, end, outlived_engine, stop))
+                .transpose();
         }
         let _ = process::output(&docker::wait(id), WATCH);
     }
