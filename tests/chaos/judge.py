@@ -183,6 +183,8 @@ class Judge:
         """Why this container did not come to an end of its own, or how nobody could know that it did."""
         stop = self.stopped_under(container, before)
         if stop is None:
+            if container.code in LIKE_A_SIGNAL and self.outlived_unseen(container):
+                return "it ended with the code of a kill, and nobody saw that it had outlived docker's restart"
             return None
         if not self.came_to_its_end(item, job, container):
             return "docker stopped under it"
@@ -191,6 +193,14 @@ class Judge:
         if container.code in LIKE_A_SIGNAL and self.was_forgotten(container):
             return "it ended with the code of a kill, and docker stopped before anybody could ask"
         return None
+
+    def outlived_unseen(self, container):
+        """Did it go on when docker was restarted with live-restore, and end before an agent could look at it?"""
+        for stop in self.seen.stops:
+            outlived = container.start <= stop["gone"] and container.die is not None and container.die >= stop["from"]
+            if stop["live_restore"] and outlived and not self.agent_had_time(stop["to"], container.die, container.die):
+                return True
+        return False
 
     def came_to_its_end(self, item, job, container):
         """By the job's own word, or else by its exit code."""
