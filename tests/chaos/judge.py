@@ -162,6 +162,8 @@ class Judge:
         if numbers != list(range(2, len(told) + 2)):
             self.break_rule("retried", item, f"tries {numbers} are told of; {described}")
         began, ended = times_of(self.items[item])
+        # Over the wire an item ends when its run says so, and may begin again after that.
+        ended = max([ended, *(container.start for container in self.containers[item])])
         if not any(began <= stop["to"] and ended >= stop["from"] for stop in self.seen.stops):
             self.break_rule("retried", item, f"docker was never away while it was in hand; {described}")
         self.retries.append((item, " | ".join(why for _, why in told), described))
@@ -181,17 +183,14 @@ class Judge:
 
     def ended_by_infrastructure(self, item, job, container, before):
         """Why this container did not come to an end of its own, or how nobody could know that it did."""
-        stop = self.stopped_under(container, before)
-        if stop is None:
-            if container.code in LIKE_A_SIGNAL and self.outlived_unseen(container):
-                return "it ended with the code of a kill, and nobody saw that it had outlived docker's restart"
-            return None
-        if not self.came_to_its_end(item, job, container):
+        is_stopped = self.stopped_under(container, before) is not None
+        if is_stopped and not self.came_to_its_end(item, job, container):
             return "docker stopped under it"
-        if job.rm and self.was_forgotten(container):
+        is_forgotten = self.was_forgotten(container, before)
+        if is_stopped and job.rm and is_forgotten:
             return "docker stopped, and forgot how it ended"
-        if container.code in LIKE_A_SIGNAL and self.was_forgotten(container):
-            return "it ended with the code of a kill, and docker stopped before anybody could ask"
+        if container.code in LIKE_A_SIGNAL and (is_forgotten or self.outlived_unseen(container)):
+            return "it ended with the code of a kill, and docker was restarted before anybody could ask"
         return None
 
     def outlived_unseen(self, container):
@@ -244,10 +243,11 @@ class Judge:
         made = [event for event in self.seen.events if event["item"] == item and event["action"] == "create"]
         return stopped and bool(made)
 
-    def was_forgotten(self, container):
-        """What docker remembers of a container that it has removed goes with the engine: was there no agent that could
-        have asked before?"""
+    def was_forgotten(self, container, before=float("inf")):
+        """What docker remembers of a container goes with the engine: was there no agent that could have asked before?"""
         for stop in self.seen.stops:
+            if stop["from"] > before:
+                break
             end = stop["from"] if container.die is None else container.die
             if end <= stop["gone"]:
                 # One that ran until the stop is interrupted, or not, as only an agent knows that sees docker back.
