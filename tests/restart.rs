@@ -402,6 +402,28 @@ fn an_engine_that_forgets_is_noticed_before_its_memory_is_full_of_others() {
 }
 
 #[test]
+fn the_end_of_a_log_that_docker_was_not_there_to_read_is_said_to_be_missing() {
+    for live_restore in [true, false] {
+        let sandbox = sandbox("{}", COUNTS);
+        let id = sandbox.push("job:1", &[]);
+        let agent = sandbox.start_agent(&[]);
+        sandbox.wait_for("the first lines", || sandbox.log(&id).contains("line 3\n"));
+        kill(&sandbox, agent);
+        // Docker was started anew and remembers neither start nor end.
+        sandbox.write("fake/forgetful", "");
+        if live_restore {
+            sandbox.write("fake/live-restore", "");
+        }
+        sandbox.write("fake/go", "");
+        sandbox.wait_for("its end", || !is_running(&sandbox, &id));
+        sandbox.once(&[]).code(1);
+        assert_eq!(sandbox.item(&id)["exit_code"], 3);
+        let said = "lines may be missing here: docker was away when the job ended";
+        assert_eq!(sandbox.log(&id).contains(said), live_restore);
+    }
+}
+
+#[test]
 fn a_job_that_outlived_a_restart_of_the_engine_has_a_code_of_its_own() {
     let sandbox = sandbox("{}", "until [ -e $FAKE/go ]; do sleep 0.02; done; exit 137");
     let id = sandbox.push("job:1", &[]);

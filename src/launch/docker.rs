@@ -194,6 +194,11 @@ pub fn events_of_podman(container: &str, since: &str) -> CommandLine {
     ])
 }
 
+/// Prints `true` when the engine leaves containers running while it is started anew.
+pub fn live_restore() -> CommandLine {
+    docker(["info", "--format", "{{.LiveRestoreEnabled}}"])
+}
+
 /// Prints what happened to all containers between two times: the time in nanoseconds, the container's id and the event
 /// a line.
 pub fn all_events(since: &str, until: &str) -> CommandLine {

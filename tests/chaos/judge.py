@@ -295,8 +295,11 @@ class Judge:
 
     def gone_with_container(self, job, container, printed, missing):
         """With `--rm` docker removes a container's log when it ends. What an agent that was dead then had not read
-        is in no place any more. That can only be the end of the output."""
+        is in no place any more; nor is what a container printed while docker itself was away, and then ended. That can
+        only be the end of the output."""
         is_tail = not printed or min(missing) > max(printed) - 2
+        if is_tail and container is not None and self.ended_without_docker(container):
+            return "docker was away when it ended"
         if not job.rm or container is None or not is_tail:
             return None
         if container.die is None:
@@ -304,6 +307,14 @@ class Judge:
         if self.agent_had_time(container.die, container.die, container.die):
             return None
         return f"docker removed it at {container.die:.3f}, when no agent followed it"
+
+    def ended_without_docker(self, container):
+        """With live-restore containers go on while docker is away. It reads on when it is back, if they still run."""
+        for stop in self.seen.stops:
+            if stop["live_restore"] and container.start <= stop["gone"]:
+                if container.die is None or stop["from"] <= container.die <= stop["to"] + ON_ITS_WAY:
+                    return True
+        return False
 
     def agent_had_time(self, begin, end, until):
         """Was one agent there long enough: to find its containers, between `begin` and `end` or before that, and to

@@ -46,7 +46,7 @@ case "$1 $2" in
     cat >"$FAKE/password"; env >"$FAKE/login-env"
     [ ! -e "$FAKE/refuse-login" ] || { cat "$FAKE/refuse-login" >&2; exit 1; }
     printf '{"auths":{"%s":{"auth":"%s"}}}' "${*: -1}" "$(base64 -w0 "$FAKE/password")" >"$config/config.json" ;;
-  "info "*) echo "$FAKE" ;;
+  "info "*) case "$*" in *LiveRestore*) [ ! -e "$FAKE/live-restore" ] || echo true ;; *) echo "$FAKE" ;; esac ;;
   "run --help") printf 'Options:\n      --brand-new string   A newer option\n' ;;
   "run "*)
     name= cidfile= args=("$@")

@@ -168,6 +168,17 @@ pub fn was_restarted(container: &str, since: Timestamp) -> Result<bool> {
     Ok(!podmans.is_success())
 }
 
+/// May the end of a container's output be lost? It ran on without the engine (`live-restore`) and ended before that was
+/// there again: what it printed meanwhile nobody has read.
+pub fn ended_without_the_engine(container: &str, since: Timestamp) -> Result<bool> {
+    let memory = Memory::since(since)?;
+    if !memory.lacks_start(container, since) || !memory.lacks_end(container, since) {
+        return Ok(false);
+    }
+    let output = process::output(&docker::live_restore(), ANSWER)?;
+    Ok(output.is_success() && output.stdout.trim() == "true")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -66,7 +66,12 @@ pub fn to_the_end(
             log::warn!("the output of the container {id} cannot be followed: {error}");
         }
         if !is_alive {
-            // All its output is here: what it printed between the last look and its end came with the look after. The
+            if patiently(|| engine::ended_without_the_engine(id, since(started)))? {
+                log.note(
+                    "[launch-agent: lines may be missing here: docker was away when the job ended]",
+                );
+            }
+            // All its output that docker has is here: what it printed between the last look and its end came with the look after. The
             // engine is not asked again: with `--rm` it may have removed the container, and its end with it.
             return end
                 .map(|end| own_end(id, started, end, outlived_engine, stop))
