@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use launch_agent::queue::local::LocalQueue;
 use serde_json::{Value, json};
 
+use super::contract::Here;
 use super::runs::begin;
 use super::{served, text};
-use crate::common::server::{Client, Server};
+use crate::common::server::{Client, Server, read_answer};
 
 pub const CREATE: &str = "mutation c($e: String!, $r: String!, $f: [String!]!) {
   createRunFiles(input: {entityName: $e, projectName: \"demo\", runName: $r, files: $f}) { runID uploadHeaders files { name uploadUrl } }
@@ -247,4 +249,44 @@ fn a_file_of_a_run_that_is_gone_has_no_place() {
     assert!(stored(folder.path()).is_empty(), "its files went with it");
     assert_eq!(nobody(&server).request("PUT", &put, "", b"b").0, 404);
     assert!(stored(folder.path()).is_empty());
+}
+
+#[test]
+fn uploads_at_the_same_time_have_one_quota_together() {
+    use std::io::{BufReader, Write};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let queue = LocalQueue::open(&folder.path().join("queue.db")).expect("a queue");
+    let key = queue
+        .create_key("alice", &["team".to_owned()])
+        .expect("a key")
+        .key;
+    let server = Here::start(queue, 100_000);
+    let client = Client {
+        address: server.address.to_string(),
+        key,
+    };
+    begin(&client, "r1");
+    let upload = |name: &str| {
+        let put = upload_path(&client, "r1", name);
+        let mut stream = std::net::TcpStream::connect(server.address).expect("connected");
+        let head = format!("PUT {put} HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("sent");
+        stream.write_all(&[b'a'; 10_000]).expect("sent");
+        stream
+    };
+    // Each of them alone has room. The second one ends while the first one is still on its way.
+    let mut uploads = [upload("a.bin"), upload("b.bin")];
+    let statuses = [1, 0].map(|which| {
+        let stream = &mut uploads[which];
+        let rest = vec![b'0' + u8::try_from(which).expect("a digit"); 50_000];
+        // Who is refused may be cut off before all is sent.
+        let _ = stream.write_all(&rest);
+        read_answer(&mut BufReader::new(stream))
+            .expect("an answer")
+            .0
+    });
+    assert_eq!(statuses, [200, 413]);
+    let bytes: usize = stored(folder.path()).iter().map(|file| file.1.len()).sum();
+    assert_eq!(bytes, 60_000);
 }
