@@ -79,7 +79,8 @@ impl Context {
 
     /// Where a file is uploaded or downloaded, without a key, from now on for a while.
     pub fn url(&self, address: &Address) -> String {
-        format!("{}{}", self.base_url, self.signer.path(address))
+        let path = self.signer.path(self.caller.key, address);
+        format!("{}{path}", self.base_url)
     }
 
     /// Has something failed for which the request is not to blame?

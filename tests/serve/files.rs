@@ -290,3 +290,23 @@ fn uploads_at_the_same_time_have_one_quota_together() {
     let bytes: usize = stored(folder.path()).iter().map(|file| file.1.len()).sum();
     assert_eq!(bytes, 60_000);
 }
+
+#[test]
+fn an_address_ends_with_the_key_that_it_was_given_out_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, client) = served(folder.path());
+    let other = server.client(&server.key("bob", &["team"]));
+    begin(&client, "r1");
+    let put = upload_path(&client, "r1", "a.txt");
+    assert_eq!(nobody(&server).request("PUT", &put, "", b"a").0, 200);
+    let get = path(&files(&client, &json!({}))[0]["directUrl"]);
+    let others = path(&files(&other, &json!({}))[0]["directUrl"]);
+    assert_eq!(nobody(&server).request("GET", &get, "", b"").0, 200);
+    server.cli(&["serve", "key", "revoke", "1"]);
+    for (method, path) in [("PUT", &put), ("GET", &get)] {
+        let (status, body) = nobody(&server).request(method, path, "", b"");
+        assert_eq!(status, 403, "{method}");
+        assert!(String::from_utf8_lossy(&body).contains("is revoked"));
+    }
+    assert_eq!(nobody(&server).request("GET", &others, "", b"").0, 200);
+}
