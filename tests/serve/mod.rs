@@ -10,6 +10,7 @@ mod load;
 mod operations;
 mod ours;
 mod runs;
+mod smuggling;
 mod stranger;
 mod wire;
 
