@@ -101,12 +101,14 @@ impl Artifact {
         ArtifactType::of(&self.0.collection)
     }
 
-    fn description(&self) -> Option<&str> {
-        self.0.description.as_deref()
+    fn description(&self, context: &Context) -> Answer<Option<&str>> {
+        let text = self.0.description.as_deref();
+        text.map(|text| context.long(text)).transpose()
     }
 
-    fn metadata(&self) -> Option<&str> {
-        self.0.metadata.as_deref()
+    fn metadata(&self, context: &Context) -> Answer<Option<&str>> {
+        let text = self.0.metadata.as_deref();
+        text.map(|text| context.long(text)).transpose()
     }
 
     /// Nothing expires here.
@@ -147,8 +149,8 @@ impl Artifact {
         DateTime(self.0.updated_at)
     }
 
-    fn aliases(&self) -> Vec<ArtifactAlias> {
-        aliases_of(&self.0)
+    fn aliases(&self, context: &Context) -> Answer<Vec<ArtifactAlias>> {
+        context.listed(aliases_of(&self.0))
     }
 
     fn created_by(&self, context: &Context) -> Answer<Option<ArtifactCreator>> {

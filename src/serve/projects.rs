@@ -30,6 +30,7 @@ pub fn project(
     name: Option<String>,
     entity: Option<String>,
 ) -> Answer<Option<Project>> {
+    context.budget.time()?;
     let entity = entity
         .filter(|entity| !entity.is_empty())
         .unwrap_or_else(|| context.caller.user.clone());

@@ -3,6 +3,7 @@
 mod artifacts;
 mod bounds;
 mod contract;
+mod cost;
 mod files;
 mod guardrails;
 mod keys;

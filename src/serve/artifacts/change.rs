@@ -5,7 +5,7 @@ use juniper::{GraphQLEnum, GraphQLInputObject, GraphQLObject, ID};
 use super::super::access::{Answer, Context, refuse};
 use super::super::files::{File, FileConnection, FileEdge, MOST_FILES};
 use super::super::ids::{self, Kind};
-use super::super::pages::PageInfo;
+use super::super::pages::{self, PageInfo};
 use super::super::queues::SuccessPayload;
 use super::super::runs;
 use super::super::scalars::{Int64, JsonString, Scalar};
@@ -155,6 +155,7 @@ fn check_names(collection: &str, artifact_type: &str) -> Answer<()> {
 }
 
 fn aliases(inputs: Vec<ArtifactAliasInput>, collection: &str) -> Answer<Vec<String>> {
+    pages::check_count("aliases", inputs.len())?;
     let mut aliases = Vec::new();
     for input in inputs {
         if input.artifact_collection_name != collection {
@@ -355,6 +356,7 @@ fn own_aliases(
     id: &str,
     inputs: Vec<ArtifactCollectionAliasInput>,
 ) -> Answer<(i64, Vec<String>)> {
+    pages::check_count("aliases", inputs.len())?;
     let artifact = need(context, id)?;
     let own = &artifact.collection;
     let is_own = |input: &ArtifactCollectionAliasInput| {

@@ -163,6 +163,7 @@ pub fn create_files(
     if input.artifact_files.len() > MOST_FILES {
         return refuse(format!("at most {MOST_FILES} files are uploaded at once"));
     }
+    context.grant(input.artifact_files.len())?;
     let mut edges = Vec::new();
     let mut specs = input.artifact_files.into_iter().peekable();
     // Those of one artifact that follow each other are announced in one go.
