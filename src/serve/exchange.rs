@@ -25,6 +25,8 @@ pub struct Limits {
     pub body_time: Duration,
     /// Bytes in a second that a body must bring beyond that.
     pub body_rate: u64,
+    /// How long a client may take nothing of an answer that waits for it.
+    pub stalled: Duration,
     /// Bytes of bodies that are held in memory at one time; beyond that the answer is 503.
     pub memory: usize,
     /// Requests that are carried out at one time; others wait for their turn.
@@ -45,6 +47,7 @@ impl Default for Limits {
             head_bytes: 32 * 1024,
             body_time: Duration::from_secs(30),
             body_rate: 16 * 1024,
+            stalled: Duration::from_secs(60),
             memory: 256 * 1024 * 1024,
             workers: 48,
             uploads: 24,

@@ -28,9 +28,6 @@ use crate::failure::{Error, Result};
 use incoming::{Pieces, Source};
 use outgoing::{Outgoing, reply};
 
-/// A client that takes nothing of its answer for this long is cut off by the kernel, in milliseconds.
-const STALLED: u32 = 60_000;
-
 /// A server that listens.
 pub struct Server {
     listener: StdListener,
@@ -202,8 +199,10 @@ async fn turn_away(mut stream: TcpStream) {
 
 async fn converse<S: Site>(stream: TcpStream, place: Place<S>, mut stopped: watch::Receiver<bool>) {
     let _ = stream.set_nodelay(true);
-    let _ = setsockopt(&stream, sockopt::TcpUserTimeout, &STALLED);
     let limits = &place.door.limits;
+    // The kernel cuts off who takes nothing: nothing here waits for a client that reads.
+    let stalled = u32::try_from(limits.stalled.as_millis()).unwrap_or(u32::MAX);
+    let _ = setsockopt(&stream, sockopt::TcpUserTimeout, &stalled);
     let service = service_fn(|request| respond(&place.door, place.peer, request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

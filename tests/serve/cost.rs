@@ -194,3 +194,65 @@ fn long_texts_come_a_few_at_a_time() {
     let told = refused(&client, &query, &json!({}));
     assert!(told.contains("bytes where it can have"), "{told}");
 }
+
+#[test]
+fn a_query_has_a_depth_and_a_cost() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_server, client) = served(folder.path());
+    let deep = |levels: usize| {
+        format!(
+            "query {{ viewer {{ {} name {} }} }}",
+            "teams { edges { node { ".repeat(levels),
+            "} } }".repeat(levels)
+        )
+    };
+    let entity = |levels: usize| {
+        format!(
+            "query {{ project(name: \"model-registry\") {{ {} name {} }} }}",
+            "entity { defaultResourceConfig(id: \"x\") { id } ".repeat(levels),
+            "}".repeat(levels)
+        )
+    };
+    assert!(client.graphql(&deep(1), &json!({}))["errors"].is_null());
+    assert!(client.graphql(&entity(1), &json!({}))["errors"].is_null());
+    let aliases = repeated(20_000, |n| format!("a{n}: viewer {{ id }} "));
+    let fields = repeated(2_500, |n| format!("a{n}: serverInfo {{ __typename }} "));
+    let fragments: String = (0..30)
+        .map(|n| format!("fragment f{n} on User {{ ...f{0} ...f{0} }} ", n + 1))
+        .chain(["fragment f30 on User { id }".to_owned()])
+        .collect();
+    for query in [
+        "{".repeat(100_000),
+        format!("query {{ viewer {} }}", "{ teams ".repeat(5_000)),
+        format!("query {{ {aliases} }}"),
+        format!("query {{ {fields} }}"),
+        format!("query {{ viewer {{ ...f0 }} }} {fragments}"),
+        format!(
+            "query($v: String = {}{}) {{ viewer {{ id }} }}",
+            "[".repeat(5_000),
+            "]".repeat(5_000)
+        ),
+    ] {
+        let start = Instant::now();
+        let (status, answer) = client.try_graphql(&query, &json!({})).expect("an answer");
+        assert_eq!(
+            status,
+            400,
+            "{}",
+            answer.to_string().chars().take(300).collect::<String>()
+        );
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+    // A variable may be deep too.
+    let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    let body =
+        format!("{{\"query\": \"query {{ viewer {{ id }} }}\", \"variables\": {{\"a\": {deep}}}}}");
+    assert_eq!(
+        client.request("POST", "/graphql", "", body.as_bytes()).0,
+        400
+    );
+}
