@@ -88,8 +88,8 @@ impl Context {
     }
 
     /// A text that may be long, if the request can have so many bytes.
-    pub fn long<'a>(&self, text: &'a str) -> Answer<&'a str> {
-        self.budget.bytes(text.len())?;
+    pub fn long<'a>(&self, text: Option<&'a str>) -> Answer<Option<&'a str>> {
+        self.budget.bytes(text.map_or(0, str::len))?;
         Ok(text)
     }
 

@@ -42,6 +42,25 @@ fn need(context: &Context, id: &str) -> Answer<local::Artifact> {
     }
 }
 
+/// Which artifact has the id that its maker chose.
+#[derive(GraphQLObject)]
+#[graphql(scalar = Scalar)]
+pub struct ClientIdMapping {
+    #[graphql(name = "serverID")]
+    server_id: Option<ID>,
+}
+
+/// The artifact that was begun under that id, in one of the caller's entities.
+pub fn of_client(context: &Context, id: &str) -> Answer<Option<ClientIdMapping>> {
+    let found = context.told(context.queue.artifact_of_client(id))?;
+    let own = found
+        .into_iter()
+        .find(|artifact| context.is_member(&artifact.collection.entity));
+    Ok(own.map(|artifact| ClientIdMapping {
+        server_id: Some(ids::encode(Kind::Artifact, artifact.id)),
+    }))
+}
+
 /// The artifact of a project that `NAME:ALIAS` names, or `NAME` for its newest.
 pub fn named(
     context: &Context,
@@ -102,13 +121,11 @@ impl Artifact {
     }
 
     fn description(&self, context: &Context) -> Answer<Option<&str>> {
-        let text = self.0.description.as_deref();
-        text.map(|text| context.long(text)).transpose()
+        context.long(self.0.description.as_deref())
     }
 
     fn metadata(&self, context: &Context) -> Answer<Option<&str>> {
-        let text = self.0.metadata.as_deref();
-        text.map(|text| context.long(text)).transpose()
+        context.long(self.0.metadata.as_deref())
     }
 
     /// Nothing expires here.

@@ -96,11 +96,11 @@ impl Run {
     }
 
     fn config(&self, context: &Context) -> Answer<&str> {
-        context.long(self.0.config.as_deref().unwrap_or("{}"))
+        Ok(context.long(self.0.config.as_deref())?.unwrap_or("{}"))
     }
 
     fn summary_metrics(&self, context: &Context) -> Answer<&str> {
-        context.long(self.0.summary.as_deref().unwrap_or("{}"))
+        Ok(context.long(self.0.summary.as_deref())?.unwrap_or("{}"))
     }
 
     /// The last that the machine measured.
@@ -109,7 +109,7 @@ impl Run {
         let count = context.told(context.queue.line_count(self.0.id, Stream::Events))?;
         let last = context.queue.lines(self.0.id, Stream::Events, count - 1, 1);
         let last = context.told(last)?.pop();
-        context.long(last.as_ref().map_or("", |line| &line.text))?;
+        context.long(last.as_ref().map(|line| line.text.as_str()))?;
         let last =
             last.and_then(|line| serde_json::from_str::<Map<String, Value>>(&line.text).ok());
         let measured = last.unwrap_or_default().into_iter();
@@ -122,13 +122,11 @@ impl Run {
     }
 
     fn notes(&self, context: &Context) -> Answer<Option<&str>> {
-        let text = self.0.notes.as_deref();
-        text.map(|text| context.long(text)).transpose()
+        context.long(self.0.notes.as_deref())
     }
 
     fn description(&self, context: &Context) -> Answer<Option<&str>> {
-        let text = self.0.description.as_deref();
-        text.map(|text| context.long(text)).transpose()
+        context.long(self.0.description.as_deref())
     }
 
     fn group(&self) -> Option<&str> {
@@ -196,7 +194,7 @@ impl Run {
 
     /// The client's own part of the config.
     fn wandb_config(&self, context: &Context, keys: Option<Vec<String>>) -> Answer<JsonString> {
-        context.long(self.0.config.as_deref().unwrap_or_default())?;
+        context.long(self.0.config.as_deref())?;
         let config: Value = self.0.config.as_deref().map_or(Value::Null, |text| {
             serde_json::from_str(text).unwrap_or_default()
         });

@@ -1,6 +1,7 @@
 //! How artifacts are made, used, changed and deleted.
 
 use juniper::{GraphQLEnum, GraphQLInputObject, GraphQLObject, ID};
+use serde_json::{Value, json};
 
 use super::super::access::{Answer, Context, refuse};
 use super::super::files::{File, FileConnection, FileEdge, MOST_FILES};
@@ -84,6 +85,13 @@ pub fn create(context: &Context, input: CreateArtifactInput) -> Answer<CreateArt
     context.need_member(&input.entity_name)?;
     super::super::projects::check_name(&input.project_name)?;
     refuse_tags(input.tags.as_deref())?;
+    refuse_labels(input.labels.as_ref())?;
+    if input
+        .storage_region
+        .is_some_and(|region| !region.is_empty())
+    {
+        return refuse("this server keeps all files in one place");
+    }
     let collection = match (
         &input.artifact_collection_names,
         &input.artifact_collection_name,
@@ -133,6 +141,15 @@ pub fn create(context: &Context, input: CreateArtifactInput) -> Answer<CreateArt
 fn refuse_tags(tags: Option<&[TagInput]>) -> Answer<()> {
     if tags.is_some_and(|tags| !tags.is_empty()) {
         return refuse("this server keeps no tags of artifacts");
+    }
+    Ok(())
+}
+
+/// An older word for tags.
+fn refuse_labels(labels: Option<&JsonString>) -> Answer<()> {
+    let says = |value: &Value| !value.is_null() && *value != json!([]) && *value != json!({});
+    if labels.is_some_and(|labels| says(&labels.0)) {
+        return refuse("this server keeps no labels of artifacts");
     }
     Ok(())
 }
@@ -260,6 +277,7 @@ pub struct UpdateArtifactInput {
 pub fn update(context: &Context, input: UpdateArtifactInput) -> Answer<CreateArtifactPayload> {
     let artifact = need(context, &input.artifact_id)?;
     refuse_tags(input.tags_to_add.as_deref())?;
+    refuse_labels(input.labels.as_ref())?;
     if input.ttl_duration_seconds.is_some_and(|time| time.0 > 0) {
         return refuse("nothing expires on this server");
     }
@@ -369,23 +387,4 @@ fn own_aliases(
     }
     let aliases = inputs.into_iter().map(|input| input.alias).collect();
     Ok((artifact.id, aliases))
-}
-
-/// Which artifact has the id that its maker chose.
-#[derive(GraphQLObject)]
-#[graphql(scalar = Scalar)]
-pub struct ClientIdMapping {
-    #[graphql(name = "serverID")]
-    server_id: Option<ID>,
-}
-
-/// The artifact that was begun under that id, in one of the caller's entities.
-pub fn of_client(context: &Context, id: &str) -> Answer<Option<ClientIdMapping>> {
-    let found = context.told(context.queue.artifact_of_client(id))?;
-    let own = found
-        .into_iter()
-        .find(|artifact| context.is_member(&artifact.collection.entity));
-    Ok(own.map(|artifact| ClientIdMapping {
-        server_id: Some(ids::encode(Kind::Artifact, artifact.id)),
-    }))
 }
