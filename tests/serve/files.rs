@@ -251,21 +251,48 @@ fn a_file_of_a_run_that_is_gone_has_no_place() {
     assert!(stored(folder.path()).is_empty());
 }
 
+/// A server whose files may take 100,000 bytes.
+fn small(folder: &Path) -> (Here, Client) {
+    let queue = LocalQueue::open(&folder.join("queue.db")).expect("a queue");
+    let team = ["team".to_owned()];
+    let key = queue.create_key("alice", &team).expect("a key").key;
+    let server = Here::start(queue, 100_000);
+    let address = server.address.to_string();
+    (server, Client { address, key })
+}
+
+#[test]
+fn lines_without_a_letter_take_room_as_well() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_server, client) = small(folder.path());
+    begin(&client, "r1");
+    let path = "/files/team/demo/r1/file_stream";
+    let post = |offset: usize, count: usize| {
+        let report =
+            json!({"files": {"output.log": {"offset": offset, "content": vec![""; count]}}});
+        let path = "/files/team/demo/r1/file_stream";
+        client
+            .request("POST", path, "", report.to_string().as_bytes())
+            .0
+    };
+    // The same lines again are the same lines.
+    let statuses: Vec<u16> = [(0, 1_000), (0, 1_000), (1_000, 1_000), (2_000, 2_000)]
+        .map(|(offset, count)| post(offset, count))
+        .to_vec();
+    assert_eq!(statuses, [200, 200, 200, 413]);
+    // A new life gives back what the old one took.
+    let ended = json!({"complete": true, "exitcode": 1}).to_string();
+    assert_eq!(client.request("POST", path, "", ended.as_bytes()).0, 200);
+    begin(&client, "r1");
+    assert_eq!([post(0, 1), post(1, 2_500)], [200, 200]);
+}
+
 #[test]
 fn uploads_at_the_same_time_have_one_quota_together() {
     use std::io::{BufReader, Write};
 
     let folder = tempfile::tempdir().expect("a folder");
-    let queue = LocalQueue::open(&folder.path().join("queue.db")).expect("a queue");
-    let key = queue
-        .create_key("alice", &["team".to_owned()])
-        .expect("a key")
-        .key;
-    let server = Here::start(queue, 100_000);
-    let client = Client {
-        address: server.address.to_string(),
-        key,
-    };
+    let (server, client) = small(folder.path());
     begin(&client, "r1");
     let upload = |name: &str| {
         let put = upload_path(&client, "r1", name);
