@@ -8,11 +8,15 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::exchange::Response;
+use super::scalars::count_values;
 use super::store::Store;
 use crate::queue::local::{Caller, Chunk, LocalQueue, Post, Posted, Stream};
 
 /// The largest report: the client gathers for 15 seconds, and the largest one seen had 3.3 MB.
 pub const BYTES: u64 = 32 * 1024 * 1024;
+
+/// The most values of a report: each of its files may be full.
+const MOST_REPORTED: usize = 4 * LINES;
 
 /// No line has a greater number.
 const LAST_LINE: i64 = 1 << 48;
@@ -116,6 +120,10 @@ impl<'de> Visitor<'de> for ReadLines {
 
 /// Writes down what a run reports.
 pub fn answer(queue: &LocalQueue, store: &Store, place: &Place, body: &[u8]) -> Response {
+    if count_values(body) > MOST_REPORTED {
+        let refusal = format!("the report has more than {MOST_REPORTED} values");
+        return Response::error(413, &refusal);
+    }
     let post = match serde_json::from_slice::<Report>(body) {
         Err(error) => Err(format!("the body is not a report: {error}")),
         Ok(report) => post(report),

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::access::Context;
 use super::exchange::{Content, Response};
 use super::root::{Mutation, Query};
-use super::scalars::{Scalar, variables};
+use super::scalars::{MOST_VALUES, Scalar, count_values, variables};
 
 /// How deep the fields of a request may nest. The client's deepest has eleven levels.
 const DEPTH: usize = 24;
@@ -42,6 +42,10 @@ struct Request {
 
 /// Carries out the request in `body`.
 pub fn answer(schema: &Schema, context: &Context, body: &[u8]) -> Response {
+    if count_values(body) > MOST_VALUES {
+        let refusal = format!("the request has more than {MOST_VALUES} values");
+        return Response::error(413, &refusal);
+    }
     let request: Request = match serde_json::from_slice(body) {
         Ok(request) => request,
         Err(error) => {

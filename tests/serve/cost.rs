@@ -196,6 +196,35 @@ fn long_texts_come_a_few_at_a_time() {
 }
 
 #[test]
+fn a_body_has_only_so_many_values() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_server, client) = served(folder.path());
+    runs::begin(&client, "r1");
+    let many = format!("[{}1]", "[],".repeat(1_000_001));
+    let document = "mutation u($c: JSONString) { upsertBucket(input: {entityName: \"team\", modelName: \"demo\", name: \"r1\", config: $c}) { inserted } }";
+    let body =
+        format!("{{\"query\": \"query {{ viewer {{ id }} }}\", \"variables\": {{\"a\": {many}}}}}");
+    assert_eq!(
+        client.request("POST", "/graphql", "", body.as_bytes()).0,
+        413
+    );
+    let config = json!({"c": format!("{{\"a\": {many}}}")});
+    let (status, answer) = client.try_graphql(document, &config).expect("an answer");
+    assert_eq!(status, 400);
+    assert!(
+        answer.to_string().contains("more than 1000000 values"),
+        "{answer}"
+    );
+    let files = repeated(2_000_000, |n| format!("\"{n}\":{{}},"));
+    let report = format!("{{\"files\": {{{files} \"x\": {{}}}}}}");
+    let path = "/files/team/demo/r1/file_stream";
+    assert_eq!(client.request("POST", path, "", report.as_bytes()).0, 413);
+    // In a string they are letters.
+    let text = json!({"c": json!({"a": ",".repeat(1_000_001)}).to_string()});
+    client.data(document, &text);
+}
+
+#[test]
 fn a_query_has_a_depth_and_a_cost() {
     let folder = tempfile::tempdir().expect("a folder");
     let (_server, client) = served(folder.path());
