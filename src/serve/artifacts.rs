@@ -183,8 +183,13 @@ impl Artifact {
         context.grant(users.len())?;
         let mut edges = Vec::new();
         for run in users {
-            let node = runs::numbered(context, run)?;
-            edges.extend(node.map(|run| RunOfArtifact { node: Run(run) }));
+            let Some(run) = runs::numbered(context, run)? else {
+                continue;
+            };
+            // They are all held until the last of them is told.
+            context.long(run.config.as_deref())?;
+            context.long(run.summary.as_deref())?;
+            edges.push(RunOfArtifact { node: Run(run) });
         }
         Ok(RunsOfArtifact { edges })
     }

@@ -210,11 +210,7 @@ pub fn commit(context: &Context, input: CommitArtifactInput) -> Answer<CreateArt
     if blob.size > MANIFEST_BYTES {
         return refuse("the manifest of the artifact is larger than 64 MiB");
     }
-    let document = context.told(context.queue.open_blob(&blob))?;
-    let document = match serde_json::from_reader(std::io::BufReader::new(document)) {
-        Ok(document) => document,
-        Err(error) => return refuse(format!("the manifest is not JSON: {error}")),
-    };
+    let document = content::document(context, &blob)?;
     let manifest = context.told(Manifest::read(id, &document))?;
     let committed = context.queue.commit_artifact(artifact.id, &manifest);
     Ok(CreateArtifactPayload {
