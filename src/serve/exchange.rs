@@ -33,6 +33,8 @@ pub struct Limits {
     pub workers: usize,
     /// Uploads that are carried out at one time: each holds a worker for as long as its client sends.
     pub uploads: usize,
+    /// Uploads of one key that are carried out at one time, however slow they are.
+    pub uploads_of_one: usize,
     /// How long open requests may still take when the server ends.
     pub farewell: Duration,
 }
@@ -51,6 +53,7 @@ impl Default for Limits {
             memory: 256 * 1024 * 1024,
             workers: 48,
             uploads: 24,
+            uploads_of_one: 16,
             farewell: Duration::from_secs(5),
         }
     }
@@ -86,8 +89,8 @@ impl Head {
 pub enum Admission {
     /// Up to so many bytes, read whole into memory before anything is done: a slow sender holds no worker.
     Whole(u64),
-    /// Up to so many bytes, handed on as they come.
-    Streamed(u64),
+    /// Up to so many bytes, handed on as they come, for the key of this number.
+    Streamed(u64, i64),
 }
 
 /// The body of a request. One that breaks off, or is too long or too slow, is an error of its reader.

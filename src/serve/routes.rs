@@ -77,7 +77,7 @@ impl Launch {
         match (head.method.as_str(), address.is_upload()) {
             ("PUT", true) => {
                 let room = self.store.room(head)?;
-                Ok((Admission::Streamed(room), Pass::File(address)))
+                Ok((Admission::Streamed(room, key), Pass::File(address)))
             }
             ("GET", false) => Ok((Admission::Whole(0), Pass::File(address))),
             (_, true) => {

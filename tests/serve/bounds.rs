@@ -27,7 +27,10 @@ impl Site for Echo {
     fn admit(&self, head: &Head) -> Result<(Admission, ()), Response> {
         match head.path.as_str() {
             "/echo" | "/file" | "/large" | "/panic" => Ok((Admission::Whole(4 * MIB), ())),
-            "/stream" => Ok((Admission::Streamed(16 * MIB), ())),
+            "/stream" => {
+                let key = head.query.parse().unwrap_or_default();
+                Ok((Admission::Streamed(16 * MIB, key), ()))
+            }
             _ => Err(Response::error(404, "nothing here")),
         }
     }

@@ -35,6 +35,40 @@ fn a_client_that_reads_nothing_gives_its_place_back() {
 }
 
 #[test]
+fn slow_uploads_of_one_key_leave_room_for_those_of_others() {
+    let server = Running::new(Limits {
+        uploads: 4,
+        uploads_of_one: 3,
+        ..Limits::default()
+    });
+    let mut slow: Vec<TcpStream> = (0..3).map(|_| server.connect()).collect();
+    for stream in &mut slow {
+        stream.write_all(&post("/stream?1", 10)).expect("sent");
+        stream.write_all(b"12345").expect("sent");
+    }
+    let upload = |path: &str| {
+        let mut request = post(path, 10);
+        request.extend_from_slice(b"1234567890");
+        server.status(&request)
+    };
+    // A place is taken when the head has been read, which is a moment after it was sent.
+    let deadline = Instant::now() + PATIENCE;
+    while upload("/stream?1") != 503 {
+        assert!(Instant::now() < deadline, "one key has all places");
+    }
+    assert_eq!(upload("/stream?2"), 200);
+    for mut stream in slow {
+        stream.write_all(b"67890").expect("sent");
+        let answer = read_answer(&mut BufReader::new(stream));
+        assert_eq!(answer.expect("an answer").0, 200);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while upload("/stream?1") != 200 {
+        assert!(Instant::now() < deadline, "no place came back");
+    }
+}
+
+#[test]
 fn requests_under_way_are_answered_when_the_server_ends() {
     let server = Running::new(Limits {
         farewell: Duration::from_secs(15),
