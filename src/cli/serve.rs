@@ -20,11 +20,11 @@ pub struct ServeArgs {
 #[derive(Debug, Args)]
 pub struct ListenArgs {
     /// Where to listen. Anything but this machine's own addresses sends keys in the clear: put TLS in front
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080", value_parser = listen_address)]
     pub listen: SocketAddr,
 
     /// The address that clients use, when a proxy is in front [default: what their requests name]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = public_url)]
     pub public_url: Option<String>,
 
     /// What the files, console logs and histories of runs and artifacts may take on the disk
@@ -156,4 +156,86 @@ pub struct AgentStopArgs {
 
     #[command(flatten)]
     pub database: DatabaseArgs,
+}
+
+/// An address of this machine with a port. No name of a machine: it may stand for several addresses, and who else can
+/// reach them should be seen in what is typed. `localhost` is the one that everybody means alike.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let text = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
+    text.parse().map_err(|_| {
+        "an address and a port are wanted, such as 127.0.0.1:8080 for this machine alone, or 0.0.0.0:8080 for \
+         everybody who can reach it"
+            .to_owned()
+    })
+}
+
+/// The beginning of each address of a file that clients are given.
+fn public_url(text: &str) -> Result<String, String> {
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    let is_good = |rest: &str| {
+        rest.starts_with(|letter: char| letter.is_ascii_alphanumeric() || letter == '[')
+            && !rest.contains(|letter: char| letter.is_whitespace() || "?#@".contains(letter))
+    };
+    if rest.is_some_and(is_good) {
+        return Ok(text.to_owned());
+    }
+    Err("a URL is wanted, such as https://launch.example.org".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_to_listen_at_has_a_port_and_no_name() {
+        for (text, address) in [
+            ("127.0.0.1:8080", "127.0.0.1:8080"),
+            ("localhost:8080", "127.0.0.1:8080"),
+            ("0.0.0.0:0", "0.0.0.0:0"),
+            ("[::1]:80", "[::1]:80"),
+        ] {
+            let read = listen_address(text).expect(text);
+            assert_eq!(read.to_string(), address);
+        }
+        for text in [
+            "",
+            "8080",
+            ":8080",
+            "127.0.0.1",
+            "localhost",
+            "localhost:x",
+            "host:80",
+            "1.2.3.4:80000",
+        ] {
+            assert!(listen_address(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_public_url_is_one_that_a_client_can_ask() {
+        for text in [
+            "https://launch.example.org",
+            "http://10.0.0.1:8080",
+            "https://[::1]:1/launch/",
+        ] {
+            assert_eq!(public_url(text).as_deref(), Ok(text));
+        }
+        for text in [
+            "",
+            "launch.example.org",
+            "ftp://x",
+            "https://",
+            "https:///x",
+            "https://a b",
+            "https://a?b",
+            "https://u@h",
+        ] {
+            assert!(public_url(text).is_err(), "{text}");
+        }
+    }
 }

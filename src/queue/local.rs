@@ -45,7 +45,7 @@ pub use artifacts::{
     Artifact, ArtifactFile, Collection, LocalArtifacts, Manifest, NewArtifact, NewFile, artifact_id,
 };
 pub use definition::{check_definition, check_new, fill_config, full_name, split_name};
-pub use files::{Blob, Complete, Incoming, StoredFile, check_file_name};
+pub use files::{Blob, Complete, Incoming, Kept, StoredFile, check_file_name};
 pub use items::Cancelled;
 pub use push::check_push;
 pub use queues::QueueChange;

@@ -2,10 +2,11 @@
 //! does it exist. Every resolver comes by here.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use juniper::{FieldError, IntoFieldError, Value};
 
+use super::budget::Budget;
 use super::scalars::Scalar;
 use super::signed::{Address, Signer};
 use crate::failure::{Error, Kind};
@@ -26,16 +27,9 @@ pub struct Context {
     pub signer: Signer,
     /// Something failed that is no fault of the request: a client should try again.
     troubled: AtomicBool,
-    /// How many rows the request can still have.
-    rows: AtomicUsize,
+    /// What the request may still cost.
+    pub budget: Budget,
 }
-
-/// Values that one request can have in all, where each of its rows may have each of its fields. A value takes some
-/// hundred bytes until the answer is sent.
-const VALUES: usize = 1_000_000;
-
-/// A document of fewer words counts as one of so many.
-const WORDS: usize = 50;
 
 impl juniper::Context for Context {}
 
@@ -66,20 +60,14 @@ impl Context {
             base_url,
             signer,
             troubled: AtomicBool::new(false),
-            rows: AtomicUsize::new(0),
+            budget: Budget::new(),
         }
-    }
-
-    /// Says how many words the request's document has: the longer it is, the fewer rows it gets, however many pages
-    /// it asks for.
-    pub fn weigh(&self, words: usize) {
-        self.rows
-            .store(VALUES / words.max(WORDS), Ordering::Relaxed);
     }
 
     /// Where a file is uploaded or downloaded, without a key, from now on for a while.
     pub fn url(&self, address: &Address) -> String {
-        format!("{}{}", self.base_url, self.signer.path(address))
+        let path = self.signer.path(self.caller.key, address);
+        format!("{}{path}", self.base_url)
     }
 
     /// Has something failed for which the request is not to blame?
@@ -89,16 +77,20 @@ impl Context {
 
     /// Grants a page of so many rows, unless the request has had too many already. An empty one is a question too.
     pub fn grant(&self, rows: usize) -> Answer<usize> {
-        let take = |left: usize| left.checked_sub(rows.max(1));
-        match self
-            .rows
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-        {
-            Ok(_) => Ok(rows),
-            Err(left) => refuse(format!(
-                "the request asks for {rows} rows where it can have {left} more: ask for smaller pages or fewer fields"
-            )),
-        }
+        self.budget.rows(rows.max(1))?;
+        Ok(rows)
+    }
+
+    /// A list that has no pages, if the request can have so many rows.
+    pub fn listed<T>(&self, all: Vec<T>) -> Answer<Vec<T>> {
+        self.budget.listed(all.len())?;
+        Ok(all)
+    }
+
+    /// A text that may be long, if the request can have so many bytes.
+    pub fn long<'a>(&self, text: Option<&'a str>) -> Answer<Option<&'a str>> {
+        self.budget.bytes(text.map_or(0, str::len))?;
+        Ok(text)
     }
 
     /// May the caller see and change what belongs to this entity?

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::access::{Answer, Context, QUEUES_PROJECT, refuse};
 use super::items;
+use super::pages;
 use super::queues::{self, SuccessPayload};
 use super::scalars::{DateTime, Json, JsonString, Scalar};
 use crate::failure::Stage;
@@ -116,6 +117,7 @@ pub fn create(
     if input.project_name != QUEUES_PROJECT {
         return refuse(format!("queues are in the project `{QUEUES_PROJECT}`"));
     }
+    pages::check_count("queues", input.run_queues.len())?;
     let names = input.run_queues.iter().map(|id| queues::need(context, id));
     let names = names.collect::<Answer<Vec<String>>>()?;
     if names

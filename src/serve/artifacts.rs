@@ -42,6 +42,25 @@ fn need(context: &Context, id: &str) -> Answer<local::Artifact> {
     }
 }
 
+/// Which artifact has the id that its maker chose.
+#[derive(GraphQLObject)]
+#[graphql(scalar = Scalar)]
+pub struct ClientIdMapping {
+    #[graphql(name = "serverID")]
+    server_id: Option<ID>,
+}
+
+/// The artifact that was begun under that id, in one of the caller's entities.
+pub fn of_client(context: &Context, id: &str) -> Answer<Option<ClientIdMapping>> {
+    let found = context.told(context.queue.artifact_of_client(id))?;
+    let own = found
+        .into_iter()
+        .find(|artifact| context.is_member(&artifact.collection.entity));
+    Ok(own.map(|artifact| ClientIdMapping {
+        server_id: Some(ids::encode(Kind::Artifact, artifact.id)),
+    }))
+}
+
 /// The artifact of a project that `NAME:ALIAS` names, or `NAME` for its newest.
 pub fn named(
     context: &Context,
@@ -101,12 +120,12 @@ impl Artifact {
         ArtifactType::of(&self.0.collection)
     }
 
-    fn description(&self) -> Option<&str> {
-        self.0.description.as_deref()
+    fn description(&self, context: &Context) -> Answer<Option<&str>> {
+        context.long(self.0.description.as_deref())
     }
 
-    fn metadata(&self) -> Option<&str> {
-        self.0.metadata.as_deref()
+    fn metadata(&self, context: &Context) -> Answer<Option<&str>> {
+        context.long(self.0.metadata.as_deref())
     }
 
     /// Nothing expires here.
@@ -147,8 +166,8 @@ impl Artifact {
         DateTime(self.0.updated_at)
     }
 
-    fn aliases(&self) -> Vec<ArtifactAlias> {
-        aliases_of(&self.0)
+    fn aliases(&self, context: &Context) -> Answer<Vec<ArtifactAlias>> {
+        context.listed(aliases_of(&self.0))
     }
 
     fn created_by(&self, context: &Context) -> Answer<Option<ArtifactCreator>> {
@@ -164,8 +183,13 @@ impl Artifact {
         context.grant(users.len())?;
         let mut edges = Vec::new();
         for run in users {
-            let node = runs::numbered(context, run)?;
-            edges.extend(node.map(|run| RunOfArtifact { node: Run(run) }));
+            let Some(run) = runs::numbered(context, run)? else {
+                continue;
+            };
+            // They are all held until the last of them is told.
+            context.long(run.config.as_deref())?;
+            context.long(run.summary.as_deref())?;
+            edges.push(RunOfArtifact { node: Run(run) });
         }
         Ok(RunsOfArtifact { edges })
     }

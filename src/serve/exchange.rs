@@ -25,12 +25,16 @@ pub struct Limits {
     pub body_time: Duration,
     /// Bytes in a second that a body must bring beyond that.
     pub body_rate: u64,
+    /// How long a client may take nothing of an answer that waits for it.
+    pub stalled: Duration,
     /// Bytes of bodies that are held in memory at one time; beyond that the answer is 503.
     pub memory: usize,
     /// Requests that are carried out at one time; others wait for their turn.
     pub workers: usize,
     /// Uploads that are carried out at one time: each holds a worker for as long as its client sends.
     pub uploads: usize,
+    /// Uploads of one key that are carried out at one time, however slow they are.
+    pub uploads_of_one: usize,
     /// How long open requests may still take when the server ends.
     pub farewell: Duration,
 }
@@ -45,9 +49,11 @@ impl Default for Limits {
             head_bytes: 32 * 1024,
             body_time: Duration::from_secs(30),
             body_rate: 16 * 1024,
+            stalled: Duration::from_secs(60),
             memory: 256 * 1024 * 1024,
             workers: 48,
             uploads: 24,
+            uploads_of_one: 16,
             farewell: Duration::from_secs(5),
         }
     }
@@ -83,8 +89,8 @@ impl Head {
 pub enum Admission {
     /// Up to so many bytes, read whole into memory before anything is done: a slow sender holds no worker.
     Whole(u64),
-    /// Up to so many bytes, handed on as they come.
-    Streamed(u64),
+    /// Up to so many bytes, handed on as they come, for the key of this number.
+    Streamed(u64, i64),
 }
 
 /// The body of a request. One that breaks off, or is too long or too slow, is an error of its reader.

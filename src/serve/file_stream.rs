@@ -1,15 +1,22 @@
 //! `POST /files/ENTITY/PROJECT/RUN/file_stream`: what a run reports while it lives, and how it learns that somebody
 //! asked it to stop.
 
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
 
 use super::exchange::Response;
+use super::scalars::count_values;
 use super::store::Store;
 use crate::queue::local::{Caller, Chunk, LocalQueue, Post, Posted, Stream};
 
 /// The largest report: the client gathers for 15 seconds, and the largest one seen had 3.3 MB.
 pub const BYTES: u64 = 32 * 1024 * 1024;
+
+/// The most values of a report: each of its files may be full.
+const MOST_REPORTED: usize = 4 * LINES;
 
 /// No line has a greater number.
 const LAST_LINE: i64 = 1 << 48;
@@ -57,17 +64,66 @@ fn decode(part: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+/// The most lines of a file in a report. The client sends at most 10 MB at once, and puts a time before each line.
+const LINES: usize = 500_000;
+
 /// A report. Unknown keys (`uploaded`, `preempting`, `dropped`) have no effect.
 #[derive(Deserialize)]
 struct Report {
     #[serde(default)]
-    files: Map<String, Value>,
+    files: BTreeMap<String, File>,
     complete: Option<bool>,
     exitcode: Option<i32>,
 }
 
+/// Lines of a file from a number on.
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    offset: i64,
+    #[serde(default)]
+    content: Lines,
+}
+
+/// Lines, counted as they are read: each empty one would take ten times its place in the body.
+#[derive(Default)]
+struct Lines(Vec<String>);
+
+impl<'de> Deserialize<'de> for Lines {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Lines, D::Error> {
+        deserializer.deserialize_seq(ReadLines)
+    }
+}
+
+struct ReadLines;
+
+impl<'de> Visitor<'de> for ReadLines {
+    type Value = Lines;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "a list of lines")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Lines, A::Error> {
+        let mut lines = Vec::new();
+        while let Some(line) = list.next_element()? {
+            if lines.len() == LINES {
+                return Err(A::Error::custom(format_args!(
+                    "more than {LINES} lines of one file"
+                )));
+            }
+            lines.push(line);
+        }
+        Ok(Lines(lines))
+    }
+}
+
 /// Writes down what a run reports.
 pub fn answer(queue: &LocalQueue, store: &Store, place: &Place, body: &[u8]) -> Response {
+    if count_values(body) > MOST_REPORTED {
+        let refusal = format!("the report has more than {MOST_REPORTED} values");
+        return Response::error(413, &refusal);
+    }
     let post = match serde_json::from_slice::<Report>(body) {
         Err(error) => Err(format!("the body is not a report: {error}")),
         Ok(report) => post(report),
@@ -98,7 +154,11 @@ pub fn answer(queue: &LocalQueue, store: &Store, place: &Place, body: &[u8]) -> 
 fn post(report: Report) -> Result<Post, String> {
     let mut post = Post::default();
     for (name, file) in report.files {
-        let (offset, lines) = chunk(&name, file)?;
+        if !(0..LAST_LINE).contains(&file.offset) {
+            let shown = name.escape_debug();
+            return Err(format!("`{shown}` has no line {}", file.offset));
+        }
+        let (offset, lines) = (file.offset, file.content.0);
         let stream = match name.as_str() {
             "wandb-summary.json" => {
                 post.summary = summary(&lines)?.or(post.summary);
@@ -124,23 +184,6 @@ fn post(report: Report) -> Result<Post, String> {
         post.exit_code = Some(report.exitcode.unwrap_or(0));
     }
     Ok(post)
-}
-
-fn chunk(name: &str, file: Value) -> Result<(i64, Vec<String>), String> {
-    #[derive(Deserialize)]
-    struct File {
-        #[serde(default)]
-        offset: i64,
-        #[serde(default)]
-        content: Vec<String>,
-    }
-    let shown = name.escape_debug();
-    let file: File = serde_json::from_value(file)
-        .map_err(|error| format!("what is reported of `{shown}` is not lines: {error}"))?;
-    if !(0..LAST_LINE).contains(&file.offset) {
-        return Err(format!("`{shown}` has no line {}", file.offset));
-    }
-    Ok((file.offset, file.content))
 }
 
 /// The last one counts: each is the whole summary.
@@ -183,8 +226,9 @@ mod tests {
     #[test]
     fn a_report_with_lines_where_none_can_be_is_refused() {
         let read = |value: Value| {
-            let report = serde_json::from_value(value).expect("a report");
-            post(report)
+            serde_json::from_value(value)
+                .map_err(|error| error.to_string())
+                .and_then(post)
         };
         for file in [
             json!({"output.log": {"offset": -1, "content": []}}),
@@ -196,6 +240,11 @@ mod tests {
             let shown = file.to_string();
             assert!(read(json!({"files": file})).is_err(), "{shown}");
         }
+        let many =
+            |count: usize| read(json!({"files": {"output.log": {"content": vec![""; count]}}}));
+        assert!(many(LINES).is_ok());
+        let told = many(LINES + 1).expect_err("too many");
+        assert!(told.contains("more than 500000 lines"), "{told}");
         let ended = read(json!({"complete": true, "exitcode": 3})).expect("a post");
         assert_eq!(ended.exit_code, Some(3));
         assert_eq!(

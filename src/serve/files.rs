@@ -271,6 +271,7 @@ pub fn create(context: &Context, input: CreateRunFilesInput) -> Answer<CreateRun
     if input.files.len() > MOST_FILES {
         return refuse(format!("at most {MOST_FILES} files are uploaded at once"));
     }
+    context.grant(input.files.len())?;
     for file in &input.files {
         context.told(check_file_name(file))?;
     }
@@ -302,6 +303,7 @@ pub struct DeleteFilesInput {
 
 /// Deletes files of runs. All are looked up before the first is touched.
 pub fn delete(context: &Context, input: DeleteFilesInput) -> Answer<SuccessPayload> {
+    context.grant(input.files.len())?;
     let mut numbers = Vec::new();
     for id in &input.files {
         let number = ids::decode(Kind::RunFile, id).and_then(|name| name.parse().ok());

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::access::Context;
 use super::exchange::{Content, Response};
 use super::root::{Mutation, Query};
-use super::scalars::{Scalar, variables};
+use super::scalars::{MOST_VALUES, Scalar, count_values, variables};
 
 /// How deep the fields of a request may nest. The client's deepest has eleven levels.
 const DEPTH: usize = 24;
@@ -16,6 +16,9 @@ const DEPTH: usize = 24;
 const TOKENS: usize = 8_000;
 /// Fields of a document once its fragments are written out. The client's largest has under four hundred.
 const FIELDS: usize = 1_000;
+
+/// Errors of an answer. Each row that is refused may be one, and who reads them has understood by then.
+const ERRORS: usize = 100;
 
 /// The schema.
 pub type Schema = RootNode<Query, Mutation, EmptySubscription<Context>, Scalar>;
@@ -39,13 +42,23 @@ struct Request {
 
 /// Carries out the request in `body`.
 pub fn answer(schema: &Schema, context: &Context, body: &[u8]) -> Response {
+    if count_values(body) > MOST_VALUES {
+        let refusal = format!("the request has more than {MOST_VALUES} values");
+        return Response::error(413, &refusal);
+    }
     let request: Request = match serde_json::from_slice(body) {
         Ok(request) => request,
         Err(error) => {
             return Response::error(400, &format!("the body is not a GraphQL request: {error}"));
         }
     };
-    context.weigh(words(&request.query));
+    if is_about_the_schema_too_often(&request.query) {
+        return Response::error(
+            400,
+            "a question about the schema asks for `fields` and its like once each",
+        );
+    }
+    context.budget.weigh(words(&request.query));
     // The Python client sends an empty name and means none.
     let name = request.operation_name.filter(|name| !name.is_empty());
     let variables = variables(request.variables.unwrap_or_default());
@@ -68,7 +81,7 @@ pub fn answer(schema: &Schema, context: &Context, body: &[u8]) -> Response {
             }
             let mut whole = json!({});
             if !errors.is_empty() {
-                whole["errors"] = errors.iter().map(failed).collect();
+                whole["errors"] = errors.iter().take(ERRORS).map(failed).collect();
             }
             whole["data"] = serde_json::to_value(&data).unwrap_or_default();
             Response {
@@ -94,6 +107,16 @@ fn words(query: &str) -> usize {
     if query.contains("...") { FIELDS } else { words }
 }
 
+/// Types lead to types by way of their fields, and each step multiplies what there is to say: a document of some hundred
+/// words would be a gigabyte. A fragment is written out once on any way down, so who asks for a word once gets it at
+/// one level.
+fn is_about_the_schema_too_often(query: &str) -> bool {
+    let is_sign = |letter: char| !letter.is_alphanumeric() && letter != '_';
+    let count = |wanted: &str| query.split(is_sign).filter(|word| *word == wanted).count();
+    let nests = ["fields", "inputFields", "interfaces", "possibleTypes"];
+    count("__schema") + count("__type") > 0 && nests.into_iter().any(|word| count(word) > 1)
+}
+
 /// How a request was answered, in a few words.
 fn in_short(
     done: Result<&(juniper::Value<Scalar>, Vec<juniper::ExecutionError<Scalar>>), &GraphQLError>,
@@ -116,6 +139,7 @@ fn is_nothing(data: &juniper::Value<Scalar>) -> bool {
 fn errors_text(errors: &[juniper::ExecutionError<Scalar>]) -> String {
     errors
         .iter()
+        .take(ERRORS)
         .map(|error| error.error().message().to_owned())
         .collect::<Vec<_>>()
         .join("; ")

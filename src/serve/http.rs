@@ -1,14 +1,14 @@
-//! HTTP/1.1: connections, and bounds on all that a client can make us hold or wait for. With its two halves in `http/`
+//! HTTP/1.1: connections, and bounds on all that a client can make us hold or wait for. With its parts in `http/`
 //! the only async code of the project, and the only one that knows its libraries; what it serves is a [`Site`], called
 //! on blocking threads.
 
 mod incoming;
 mod outgoing;
+mod places;
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -27,9 +27,7 @@ use super::exchange::{Admission, Body, Head, Limits, Response, Site};
 use crate::failure::{Error, Result};
 use incoming::{Pieces, Source};
 use outgoing::{Outgoing, reply};
-
-/// A client that takes nothing of its answer for this long is cut off by the kernel, in milliseconds.
-const STALLED: u32 = 60_000;
+use places::Places;
 
 /// A server that listens.
 pub struct Server {
@@ -92,8 +90,8 @@ impl Server {
             site,
             limits: self.limits,
             memory: Arc::new(Semaphore::new(self.limits.memory)),
-            uploads: Arc::new(Semaphore::new(self.limits.uploads)),
-            peers: Mutex::new(HashMap::new()),
+            peers: Places::new(self.limits.connections, self.limits.connections_of_peer),
+            uploads: Places::new(self.limits.uploads, self.limits.uploads_of_one),
         });
         let stopped = self.stop.subscribe();
         let served = self
@@ -110,48 +108,8 @@ struct Door<S> {
     site: Arc<S>,
     limits: Limits,
     memory: Arc<Semaphore>,
-    uploads: Arc<Semaphore>,
-    peers: Mutex<HashMap<IpAddr, usize>>,
-}
-
-/// A connection's place among those of its peer; given back when it ends.
-struct Place<S> {
-    door: Arc<Door<S>>,
-    peer: IpAddr,
-}
-
-impl<S> Place<S> {
-    fn take(door: &Arc<Door<S>>, peer: IpAddr) -> Option<Place<S>> {
-        let mut peers = door.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        if peers.values().sum::<usize>() >= door.limits.connections {
-            return None;
-        }
-        let count = peers.entry(peer).or_default();
-        if *count >= door.limits.connections_of_peer {
-            return None;
-        }
-        *count += 1;
-        Some(Place {
-            door: Arc::clone(door),
-            peer,
-        })
-    }
-}
-
-impl<S> Drop for Place<S> {
-    fn drop(&mut self) {
-        let mut peers = self
-            .door
-            .peers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = peers.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
-                peers.remove(&self.peer);
-            }
-        }
-    }
+    peers: Arc<Places<IpAddr>>,
+    uploads: Arc<Places<i64>>,
 }
 
 async fn accept<S: Site>(
@@ -167,8 +125,14 @@ async fn accept<S: Site>(
             // Ended connections are let go of as they end, so that the set does not grow.
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => match Place::take(door, peer.ip()) {
-                    Some(place) => drop(connections.spawn(converse(stream, place, stopped.clone()))),
+                Ok((stream, peer)) => match door.peers.take(peer.ip()) {
+                    Some(place) => {
+                        let talk = converse(stream, Arc::clone(door), peer.ip(), stopped.clone());
+                        connections.spawn(async move {
+                            talk.await;
+                            drop(place);
+                        });
+                    }
                     None => drop(connections.spawn(turn_away(stream))),
                 },
                 // Out of file descriptors, most likely: others must end first, and a spin would not help them.
@@ -200,11 +164,18 @@ async fn turn_away(mut stream: TcpStream) {
     let _ = timeout(Duration::from_secs(1), say).await;
 }
 
-async fn converse<S: Site>(stream: TcpStream, place: Place<S>, mut stopped: watch::Receiver<bool>) {
+async fn converse<S: Site>(
+    stream: TcpStream,
+    door: Arc<Door<S>>,
+    peer: IpAddr,
+    mut stopped: watch::Receiver<bool>,
+) {
     let _ = stream.set_nodelay(true);
-    let _ = setsockopt(&stream, sockopt::TcpUserTimeout, &STALLED);
-    let limits = &place.door.limits;
-    let service = service_fn(|request| respond(&place.door, place.peer, request));
+    let limits = &door.limits;
+    // The kernel cuts off who takes nothing: nothing here waits for a client that reads.
+    let stalled = u32::try_from(limits.stalled.as_millis()).unwrap_or(u32::MAX);
+    let _ = setsockopt(&stream, sockopt::TcpUserTimeout, &stalled);
+    let service = service_fn(|request| respond(&door, peer, request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_time)
@@ -223,7 +194,7 @@ async fn converse<S: Site>(stream: TcpStream, place: Place<S>, mut stopped: watc
     if let Err(error) = ended
         && !error.is_timeout()
     {
-        log::debug!("connection from {}: {error}", place.peer);
+        log::debug!("connection from {peer}: {error}");
     }
 }
 
@@ -267,7 +238,7 @@ async fn exchange<S: Site>(
     })
     .await?;
     let (admission, pass) = admitted.map_err(closing)?;
-    let (Admission::Whole(most) | Admission::Streamed(most)) = admission;
+    let (Admission::Whole(most) | Admission::Streamed(most, _)) = admission;
     let mut source = Source::new(incoming, most, door.limits)?;
     let site = Arc::clone(&door.site);
     match admission {
@@ -275,13 +246,13 @@ async fn exchange<S: Site>(
             let (bytes, _held) = source.whole(&door.memory).await?;
             blocking(move || site.answer(&head, pass, Body::Whole(bytes))).await
         }
-        Admission::Streamed(_) => {
-            let Ok(permit) = Arc::clone(&door.uploads).try_acquire_owned() else {
+        Admission::Streamed(_, who) => {
+            let Some(place) = door.uploads.take(who) else {
                 return Err(no_room());
             };
             let (sender, pieces) = mpsc::channel(4);
             let answer = blocking(move || {
-                let _permit = permit;
+                let _place = place;
                 let body = Body::Streamed(Box::new(Pieces::new(pieces)));
                 site.answer(&head, pass, body)
             });

@@ -7,7 +7,9 @@ use super::access::{Answer, Context, QUEUES_PROJECT, refuse};
 use super::configs::ask_nobody;
 use super::ids::{self, Kind};
 use super::pages::PageInfo;
+use super::projects;
 use super::queues::{self, SuccessPayload};
+use super::runs;
 use super::scalars::{JsonString, Scalar};
 use crate::launch::spec::Object;
 use crate::queue::local::{full_name, split_name};
@@ -212,6 +214,7 @@ fn push(
     }
     let entity = settle_entity(context, &mut spec, &queue)?;
     context.need_member(&entity)?;
+    check_names(&spec)?;
     // Who pushed is what the key says, whatever the spec says.
     spec.insert("author".to_owned(), context.caller.user.as_str().into());
     let template_values = match values.map(|values| values.0) {
@@ -253,6 +256,16 @@ fn settle_entity(context: &Context, spec: &mut Object, queue: &str) -> Answer<St
         Some(Value::String(entity)) => Ok(entity.clone()),
         Some(_) => refuse("`entity` of the launch spec must be a string"),
     }
+}
+
+/// Names that no run and no project can have would be found out by the agent alone, when nobody waits any more.
+fn check_names(spec: &Object) -> Answer<()> {
+    let named = |key: &str| {
+        let name = spec.get(key).and_then(Value::as_str);
+        name.filter(|name| !name.is_empty())
+    };
+    named("project").map_or(Ok(()), projects::check_name)?;
+    named("run_id").map_or(Ok(()), runs::check_name)
 }
 
 fn read_priority(number: i32) -> Answer<Priority> {

@@ -15,6 +15,7 @@
 mod access;
 mod agents;
 mod artifacts;
+mod budget;
 mod configs;
 mod entities;
 pub mod exchange;

@@ -21,6 +21,14 @@ pub fn granted(context: &Context, first: Option<i32>, usual: usize) -> Answer<us
     context.grant(size(first, usual))
 }
 
+/// Refuses a request that names more things than it could be shown on a page.
+pub fn check_count(what: &str, count: usize) -> Answer<()> {
+    if count <= MOST {
+        return Ok(());
+    }
+    refuse(format!("one request names at most {MOST} {what}"))
+}
+
 fn size(first: Option<i32>, usual: usize) -> usize {
     let wanted = first.map_or(usual, |first| usize::try_from(first).unwrap_or(0));
     wanted.min(MOST)

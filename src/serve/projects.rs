@@ -30,6 +30,7 @@ pub fn project(
     name: Option<String>,
     entity: Option<String>,
 ) -> Answer<Option<Project>> {
+    context.budget.time()?;
     let entity = entity
         .filter(|entity| !entity.is_empty())
         .unwrap_or_else(|| context.caller.user.clone());
@@ -248,22 +249,15 @@ pub struct UpsertModelPayload {
 
 /// Makes a project unless it is there.
 pub fn upsert(context: &Context, input: UpsertModelInput) -> Answer<Option<UpsertModelPayload>> {
-    let entity = input
-        .entity_name
-        .filter(|entity| !entity.is_empty())
-        .unwrap_or_else(|| context.caller.user.clone());
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let entity = given(&input.entity_name).unwrap_or_else(|| context.caller.user.clone());
     context.need_member(&entity)?;
-    let Some(name) = input.name.filter(|name| !name.is_empty()) else {
+    let Some(name) = given(&input.name) else {
         return refuse("a project needs a name");
     };
     check_name(&name)?;
-    let has_more = input.docker_image.is_some()
-        || input.icon.is_some()
-        || input.artifact_types.is_some()
-        || input.rate_limits.is_some()
-        || input.is_published == Some(true);
-    if has_more {
-        return refuse("this server keeps of a project only its name");
+    if says_more(&input) {
+        return refuse("this server keeps of a project only its name, which does not change");
     }
     let (_, inserted) = context.told(context.queue.make_project(&entity, &name))?;
     let shown = || project(context, Some(name.clone()), Some(entity.clone()));
@@ -273,6 +267,28 @@ pub fn upsert(context: &Context, input: UpsertModelInput) -> Answer<Option<Upser
         inserted: Some(inserted),
         client_mutation_id: input.client_mutation_id,
     }))
+}
+
+/// Does it say more than which project it is? A client that was told of a success would believe all of it.
+fn says_more(input: &UpsertModelInput) -> bool {
+    let texts = [
+        &input.access,
+        &input.description,
+        &input.docker_image,
+        &input.framework,
+        &input.id,
+        &input.repo,
+        &input.views,
+    ];
+    let says = |text: &&Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    texts.iter().any(says)
+        || input.artifact_types.is_some()
+        || input.icon.is_some()
+        || input.owner.is_some()
+        || input.rate_limits.is_some()
+        || input.allow_all_artifact_types_in_registry.is_some()
+        || input.is_benchmark == Some(true)
+        || input.is_published == Some(true)
 }
 
 /// W&B's own rule for the names of projects.

@@ -7,6 +7,7 @@ use super::access::{Answer, Context, QUEUES_PROJECT, refuse};
 use super::configs;
 use super::ids::{self, Kind};
 use super::items::{self, RunQueueItem, RunQueueItemConnection};
+use super::pages;
 use super::scalars::{DateTime, Json, JsonString, Scalar};
 use crate::queue::QueueDefinition;
 use crate::queue::QueueStatus;
@@ -37,7 +38,7 @@ pub fn of_project(context: &Context, entity: &str, project: &str) -> Answer<Vec<
         return Ok(Vec::new());
     }
     let queues = context.told(context.queue.queues_of(entity))?;
-    Ok(queues.into_iter().map(RunQueue).collect())
+    context.listed(queues.into_iter().map(RunQueue).collect())
 }
 
 /// The queue of that name in a project.
@@ -346,6 +347,7 @@ pub struct SuccessPayload {
 
 /// Deletes queues with what waits in them. All are looked up before the first is touched.
 pub fn delete(context: &Context, input: DeleteRunQueuesInput) -> Answer<SuccessPayload> {
+    pages::check_count("queues", input.queue_ids.len())?;
     let names = input.queue_ids.iter().map(|id| need(context, id));
     let names = names.collect::<Answer<Vec<String>>>()?;
     for name in &names {

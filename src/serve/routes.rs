@@ -12,7 +12,7 @@ use super::file_stream::{self, Place};
 use super::graphql::{self, Schema};
 use super::signed::{Address, Signer};
 use super::store::Store;
-use crate::failure::Result as FailureResult;
+use crate::failure::{Error, Result as FailureResult};
 use crate::queue::local::{Caller, LocalQueue};
 
 /// The largest GraphQL request: a launch spec with its files, and an artifact's list of files.
@@ -56,18 +56,28 @@ impl Launch {
         })
     }
 
-    /// Lets in whoever has a signed address: it stands for the key.
+    /// Lets in whoever has a signed address: it stands for the key for as long as that one is valid.
     fn file(&self, head: &Head) -> Result<(Admission, Pass), Response> {
-        let Some(address) = self.signer.read(&head.path) else {
+        let Some((key, address)) = self.signer.read(&head.path) else {
             return Err(Response::error(
                 403,
                 "this address was not given out by this server, or it has expired",
             ));
         };
+        if !self
+            .queue
+            .is_key_valid(key)
+            .map_err(|error| unreadable(&error))?
+        {
+            return Err(Response::error(
+                403,
+                "the key that this address was given out for is revoked",
+            ));
+        }
         match (head.method.as_str(), address.is_upload()) {
             ("PUT", true) => {
                 let room = self.store.room(head)?;
-                Ok((Admission::Streamed(room), Pass::File(address)))
+                Ok((Admission::Streamed(room, key), Pass::File(address)))
             }
             ("GET", false) => Ok((Admission::Whole(0), Pass::File(address))),
             (_, true) => {
@@ -92,10 +102,7 @@ impl Launch {
         match self.queue.caller(&key) {
             Ok(Some(caller)) => Ok(caller),
             Ok(None) => Err(unknown()),
-            Err(error) => {
-                log::error!("{error}");
-                Err(Response::error(503, "the server cannot read its files"))
-            }
+            Err(error) => Err(unreadable(&error)),
         }
     }
 
@@ -106,6 +113,11 @@ impl Launch {
             (None, None) => "http://localhost".to_owned(),
         }
     }
+}
+
+fn unreadable(error: &Error) -> Response {
+    log::error!("{error}");
+    Response::error(503, "the server cannot read its files")
 }
 
 /// The password of `Basic`, or the token of `Bearer`.

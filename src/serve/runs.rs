@@ -95,19 +95,21 @@ impl Run {
         })
     }
 
-    fn config(&self) -> &str {
-        self.0.config.as_deref().unwrap_or("{}")
+    fn config(&self, context: &Context) -> Answer<&str> {
+        Ok(context.long(self.0.config.as_deref())?.unwrap_or("{}"))
     }
 
-    fn summary_metrics(&self) -> &str {
-        self.0.summary.as_deref().unwrap_or("{}")
+    fn summary_metrics(&self, context: &Context) -> Answer<&str> {
+        Ok(context.long(self.0.summary.as_deref())?.unwrap_or("{}"))
     }
 
     /// The last that the machine measured.
     fn system_metrics(&self, context: &Context) -> Answer<JsonString> {
+        context.budget.time()?;
         let count = context.told(context.queue.line_count(self.0.id, Stream::Events))?;
         let last = context.queue.lines(self.0.id, Stream::Events, count - 1, 1);
         let last = context.told(last)?.pop();
+        context.long(last.as_ref().map(|line| line.text.as_str()))?;
         let last =
             last.and_then(|line| serde_json::from_str::<Map<String, Value>>(&line.text).ok());
         let measured = last.unwrap_or_default().into_iter();
@@ -119,12 +121,12 @@ impl Run {
         &self.0.tags
     }
 
-    fn notes(&self) -> Option<&str> {
-        self.0.notes.as_deref()
+    fn notes(&self, context: &Context) -> Answer<Option<&str>> {
+        context.long(self.0.notes.as_deref())
     }
 
-    fn description(&self) -> Option<&str> {
-        self.0.description.as_deref()
+    fn description(&self, context: &Context) -> Answer<Option<&str>> {
+        context.long(self.0.description.as_deref())
     }
 
     fn group(&self) -> Option<&str> {
@@ -191,7 +193,8 @@ impl Run {
     }
 
     /// The client's own part of the config.
-    fn wandb_config(&self, keys: Option<Vec<String>>) -> JsonString {
+    fn wandb_config(&self, context: &Context, keys: Option<Vec<String>>) -> Answer<JsonString> {
+        context.long(self.0.config.as_deref())?;
         let config: Value = self.0.config.as_deref().map_or(Value::Null, |text| {
             serde_json::from_str(text).unwrap_or_default()
         });
@@ -200,7 +203,7 @@ impl Run {
         if let Some(keys) = keys {
             own.retain(|key, _| keys.contains(key));
         }
-        JsonString(Value::Object(own))
+        Ok(JsonString(Value::Object(own)))
     }
 
     /// Lines of JSON: those of the steps from one on and before another, or else some of all.
@@ -241,6 +244,7 @@ impl Run {
     }
 
     fn file_count(&self, context: &Context) -> Answer<i32> {
+        context.budget.time()?;
         let count = context.told(context.queue.run_file_count(self.0.id))?;
         Ok(i32::try_from(count).unwrap_or(i32::MAX))
     }

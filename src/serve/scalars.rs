@@ -61,6 +61,24 @@ fn scalar(value: Value) -> Option<Scalar> {
     })
 }
 
+/// The most values of a JSON document that comes in. Each takes up to fifty times its place in the text when it is read.
+pub const MOST_VALUES: usize = 1_000_000;
+
+/// How many values a JSON document has at the most: counted by its signs, before anything is made of it.
+pub fn count_values(text: &[u8]) -> usize {
+    let (mut count, mut is_quoted, mut is_escaped) = (1, false, false);
+    for byte in text {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = is_quoted,
+            b'"' => is_quoted = !is_quoted,
+            b',' | b'[' | b'{' if !is_quoted => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
 /// The variables of a request. `serde` would show `juniper` a number of arbitrary precision as an object.
 pub fn variables(object: Map<String, Value>) -> juniper::Variables<Scalar> {
     object
@@ -110,7 +128,7 @@ mod json {
 pub struct JsonString(pub Value);
 
 mod json_string {
-    use super::{JsonString, Scalar};
+    use super::{JsonString, MOST_VALUES, Scalar, count_values};
 
     pub(super) fn to_output(json: &JsonString) -> String {
         json.0.to_string()
@@ -120,6 +138,9 @@ mod json_string {
         let Scalar::String(text) = scalar else {
             return Err("a JSONString is a string that holds JSON".to_owned());
         };
+        if count_values(text.as_bytes()) > MOST_VALUES {
+            return Err(format!("a JSONString of more than {MOST_VALUES} values"));
+        }
         serde_json::from_str(text)
             .map(JsonString)
             .map_err(|error| format!("a JSONString that is not JSON: {error}"))
@@ -170,6 +191,27 @@ mod date_time {
                 .map(DateTime)
                 .map_err(|error| format!("not a time: {error}")),
             _ => Err("a DateTime is a text".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_counted_by_signs_outside_of_strings() {
+        for (text, count) in [
+            ("1", 1),
+            ("[]", 2),
+            ("[[],[],[]]", 7),
+            (r#"{"a": 1, "b": "x"}"#, 3),
+            (r#""a,b[c{d""#, 1),
+            (r#"["\",", ",", 1]"#, 4),
+            (r#"["\\", ",", 1]"#, 4),
+            (r#"["\\\",", 1]"#, 3),
+        ] {
+            assert_eq!(count_values(text.as_bytes()), count, "{text}");
         }
     }
 }

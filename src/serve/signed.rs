@@ -1,5 +1,5 @@
 //! Addresses that let in whoever holds them: each names one file and one direction, is signed by this server, and
-//! expires. A client uploads and downloads by them without its key.
+//! expires, at the latest with the key that it was given out for. A client uploads and downloads by them without it.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -75,13 +75,13 @@ impl Signer {
         Signer { secret }
     }
 
-    /// The path of an address, good from now on for an hour.
-    pub fn path(&self, address: &Address) -> String {
-        self.path_until(address, Timestamp::now().as_second() + LIFETIME)
+    /// The path of an address that is given out for the key of that number, good from now on for an hour.
+    pub fn path(&self, key: i64, address: &Address) -> String {
+        self.path_until(key, address, Timestamp::now().as_second() + LIFETIME)
     }
 
-    fn path_until(&self, address: &Address, until: i64) -> String {
-        let text = format!("{until}:{}", address.text());
+    fn path_until(&self, key: i64, address: &Address, until: i64) -> String {
+        let text = format!("{until}:{key}:{}", address.text());
         let signature = self.signature(&text).finalize().into_bytes();
         format!(
             "/storage/{}.{}",
@@ -90,8 +90,8 @@ impl Signer {
         )
     }
 
-    /// The address of a path, if we signed it and its time is not over.
-    pub fn read(&self, path: &str) -> Option<Address> {
+    /// The address of a path and the number of its key, if we signed it and its time is not over.
+    pub fn read(&self, path: &str) -> Option<(i64, Address)> {
         let (text, signature) = path.strip_prefix("/storage/")?.split_once('.')?;
         let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
@@ -100,7 +100,8 @@ impl Signer {
         if until.parse::<i64>().ok()? < Timestamp::now().as_second() {
             return None;
         }
-        Address::read(rest)
+        let (key, rest) = rest.split_once(':')?;
+        Some((key.parse().ok()?, Address::read(rest)?))
     }
 
     fn signature(&self, text: &str) -> Hmac<Sha256> {
@@ -132,8 +133,8 @@ mod tests {
     fn an_address_is_read_back_by_who_signed_it_alone() {
         let signer = Signer::new([1; 32]);
         for address in all() {
-            let path = signer.path(&address);
-            assert_eq!(signer.read(&path), Some(address));
+            let path = signer.path(9, &address);
+            assert_eq!(signer.read(&path), Some((9, address)));
             assert_eq!(Signer::new([2; 32]).read(&path), None);
         }
     }
@@ -141,7 +142,7 @@ mod tests {
     #[test]
     fn no_letter_of_an_address_can_be_changed() {
         let signer = Signer::new([1; 32]);
-        let path = signer.path(&Address::GetRunFile(3));
+        let path = signer.path(9, &Address::GetRunFile(3));
         for place in "/storage/".len()..path.len() - 1 {
             let mut changed = path.clone().into_bytes();
             changed[place] = if changed[place] == b'A' { b'B' } else { b'A' };
@@ -164,8 +165,8 @@ mod tests {
         let signer = Signer::new([1; 32]);
         let address = Address::GetManifest(1);
         let now = Timestamp::now().as_second();
-        assert_eq!(signer.read(&signer.path_until(&address, now - 1)), None);
-        let path = signer.path_until(&address, now + 60);
-        assert_eq!(signer.read(&path), Some(address));
+        assert_eq!(signer.read(&signer.path_until(9, &address, now - 1)), None);
+        let path = signer.path_until(9, &address, now + 60);
+        assert_eq!(signer.read(&path), Some((9, address)));
     }
 }

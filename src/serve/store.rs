@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::exchange::{Content, Head, Response};
 use super::signed::Address;
 use crate::failure::{Error, Kind};
-use crate::queue::local::{Blob, Complete, LocalQueue};
+use crate::queue::local::{Blob, Complete, Kept, LocalQueue};
 
 /// The files of a queue, with the room that there is for them.
 pub struct Store {
@@ -22,6 +22,9 @@ pub struct Store {
     /// Bytes of uploads that are on their way, and not yet counted by the queue.
     coming: AtomicU64,
 }
+
+/// An upload asks anew how much is stored when so many bytes of it have come: others have ended since.
+const LOOK_AGAIN: u64 = 8 * 1024 * 1024;
 
 /// Bytes that an upload has claimed; given back when it ends.
 struct Claim<'a> {
@@ -77,7 +80,12 @@ impl Store {
 
     /// Takes in what is uploaded to an address.
     pub fn take_in(&self, address: &Address, head: &Head, mut body: impl Read) -> Response {
-        let (blob, file) = match self.receive(&mut body) {
+        // Given back only when the queue counts them, or they are nowhere.
+        let mut claim = Claim {
+            store: self,
+            bytes: 0,
+        };
+        let (blob, file) = match self.receive(&mut body, &mut claim) {
             Ok(received) => received,
             Err(refusal) => return refusal,
         };
@@ -96,18 +104,20 @@ impl Store {
             }
         };
         match kept {
-            Ok(()) => Response::empty(200),
+            Ok(Kept::Done) => Response::empty(200),
+            Ok(Kept::Full) => self.full(),
             Err(error) => told(&error),
         }
     }
 
-    fn receive(&self, body: &mut impl Read) -> Result<(Blob, Complete), Response> {
-        let stored = self.queue.stored_bytes().map_err(|error| told(&error))?;
+    fn receive(
+        &self,
+        body: &mut impl Read,
+        claim: &mut Claim<'_>,
+    ) -> Result<(Blob, Complete), Response> {
+        let stored_now = || self.queue.stored_bytes().map_err(|error| told(&error));
+        let (mut stored, mut look_at) = (stored_now()?, LOOK_AGAIN);
         let mut incoming = self.queue.incoming_file().map_err(|error| told(&error))?;
-        let mut claim = Claim {
-            store: self,
-            bytes: 0,
-        };
         let (mut md5, mut sha256) = (Md5::new(), Sha256::new());
         let mut piece = vec![0; 64 * 1024];
         loop {
@@ -120,6 +130,9 @@ impl Store {
             }
             claim.bytes += count as u64;
             let coming = self.coming.fetch_add(count as u64, Ordering::Relaxed);
+            if claim.bytes >= look_at {
+                (stored, look_at) = (stored_now()?, claim.bytes + LOOK_AGAIN);
+            }
             if stored.saturating_add(coming) + count as u64 > self.quota {
                 return Err(self.full());
             }
@@ -136,7 +149,7 @@ impl Store {
             size: claim.bytes,
         };
         let complete = incoming.complete().map_err(|error| told(&error))?;
-        Ok((blob, complete))
+        Ok((blob, complete.within(self.quota)))
     }
 
     /// Gives out what is at an address.

@@ -16,6 +16,14 @@ with wandb.init() as run:
         time.sleep(0.5)
 """
 
+# The run ends with the program: in a `with` the client would say 1 for every way out but the usual one.
+EXITS = """
+import sys, wandb
+wandb.init()
+wandb.log({"loss": 1})
+sys.exit(3)
+"""
+
 
 def run(server, report):
     server.api().create_run_queue("agents", "local-container", entity="team", config={"env": ["FROM_QUEUE=1"]})
@@ -28,6 +36,7 @@ def run(server, report):
     missing = push(server, "launch-agent-no-such-image:1", ["true"])
     refused = push(server, os.environ["LAUNCH_AGENT_TEST_IMAGE"], ["true"], {"privileged": True})
     good(server, report)
+    fails(server, report)
     stopped(server, report)
     for what, queued, part in [
         ("an image that is not there", missing, "launch-agent-no-such-image:1"),
@@ -84,6 +93,15 @@ def good(server, report):
     report.check("the run's config is the job's", 0.25, run.config.get("lr"))
     item = ended(server, queued)
     report.check("the item ends with its run's exit code", ("FINISHED", 0), (item["state"], item["exit_code"]))
+
+
+def fails(server, report):
+    """The program's own exit code is the item's, and no failure of the agent's."""
+    queued = push(server, os.environ["LAUNCH_AGENT_INTEROP_IMAGE"], ["python3", "-c", EXITS])
+    run = queued.wait_until_finished()
+    item = ended(server, queued)
+    report.check("a job that exits with 3 has a failed run", "failed", server.api().run(f"team/jobs/{run.id}").state)
+    report.check("and its item has the code", ("FINISHED", 3), (item["state"], item["exit_code"]))
 
 
 def stopped(server, report):

@@ -37,7 +37,7 @@ def define(server, report):
     report.check("`Api().viewer`", ("alice", ["alice", "team"]), (api.viewer.username, api.viewer.teams))
     report.check("`Api().default_entity`", "alice", api.default_entity)
     queue = api.create_run_queue("plain", "local-container", entity="team", config={"env": ["B=2"]})
-    report.check("`create_run_queue` gives the queue", "PROJECT", queue.access)
+    report.check("`create_run_queue` gives the queue", ("plain", "team", "PROJECT"), (queue.name, queue.entity, queue.access))
     api.create_run_queue(
         "guarded",
         "local-container",
@@ -202,5 +202,10 @@ def strange(server, report):
     report.check("a stranger is told no more than that", Holds("check that you have access"), said)
     code, said = server.wandb("launch-agent", "-q", "plain", "-e", "team", WANDB_API_KEY=key)
     report.check("a stranger's agent does not start", 1, code)
+    keys = json.loads(server.cli("serve", "key", "list", "--json"))
+    server.cli("serve", "key", "revoke", *[str(known["id"]) for known in keys if known["user"] == "eve"])
+    code, said = server.wandb("launch", "-q", "plain", "-d", "bb:1", "-e", "spies", "-p", "proj", WANDB_API_KEY=key)
+    report.check("a key that is revoked lets nobody in", 1, code)
+    report.has("and its user is told so", "the API key is missing or not valid", said)
     code, said = server.wandb("launch-agent", "-q", "nothing", "-e", "team")
     report.has("an agent for a queue that is not there does not start", "Not all of requested queues", said)

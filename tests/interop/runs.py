@@ -17,7 +17,6 @@ with wandb.init(notes="from a container", tags=["interop"]) as run:
     run.summary["best"] = 0.2
     run.save("kept.txt", policy="now")
 """
-FAILS = PROGRAM + "sys.exit(3)\n"
 DIES = "import wandb\nwith wandb.init() as run:\n    run.log({'a': 1})\n    raise RuntimeError('on purpose')\n"
 WAITS = """
 import time, wandb

@@ -41,16 +41,19 @@ fn announce(client: &Client, id: &str, name: &str, md5: &str) -> String {
 
 /// Uploads a manifest that names one file.
 fn manifest(server: &Server, client: &Client, id: &str, name: &str, md5: &str) {
+    let document = json!({"version": 1, "storagePolicy": "wandb-storage-policy-v1",
+        "contents": {name: {"digest": md5, "size": 6}, "far": {"digest": "x", "ref": "s3://a/b"}}});
+    upload_manifest(server, client, id, &document.to_string());
+}
+
+fn upload_manifest(server: &Server, client: &Client, id: &str, document: &str) {
     let variables = json!({"a": id, "d": "", "u": true, "t": "FULL"});
     let data = client.data(MANIFEST, &variables);
     let put = path(&data["createArtifactManifest"]["artifactManifest"]["file"]["uploadUrl"]);
-    let document = json!({"version": 1, "storagePolicy": "wandb-storage-policy-v1",
-        "contents": {name: {"digest": md5, "size": 6}, "far": {"digest": "x", "ref": "s3://a/b"}}});
-    let body = document.to_string();
-    assert_eq!(
-        nobody(server).request("PUT", &put, "", body.as_bytes()).0,
-        200
-    );
+    let status = nobody(server)
+        .request("PUT", &put, "", document.as_bytes())
+        .0;
+    assert_eq!(status, 200);
 }
 
 /// A committed artifact with one file, and its id.
@@ -161,6 +164,11 @@ fn an_artifact_that_is_not_whole_is_not_committed() {
     refused("is not what its manifest says");
     manifest(&server, &client, &id, "../a.txt", HELLO);
     refused("cannot be the name of a file");
+    upload_manifest(&server, &client, &id, "{");
+    refused("the manifest is not JSON");
+    let many = format!("[{}1]", "1,".repeat(4_000_000));
+    upload_manifest(&server, &client, &id, &many);
+    refused("more than four million values");
     manifest(&server, &client, &id, "a.txt", HELLO);
     for _ in 0..2 {
         let data = client.data(COMMIT, &json!({"a": id}));
@@ -252,4 +260,26 @@ fn another_entitys_artifact_is_not_there() {
         membership(&client, "thing:best")["aliases"],
         json!([{"alias": "best"}, {"alias": "latest"}])
     );
+}
+
+#[test]
+fn artifacts_with_long_metadata_are_not_read_all_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, client) = served(folder.path());
+    for n in 0..5 {
+        let id = commit(&server, &client, &format!("d{n}"), &[]);
+        let metadata = json!({"text": "x".repeat(15 * 1024 * 1024)}).to_string();
+        let change = "mutation u($i: UpdateArtifactInput!) { updateArtifact(input: $i) { artifact { id } } }";
+        client.data(
+            change,
+            &json!({"i": {"artifactID": id, "metadata": metadata}}),
+        );
+    }
+    let page = |first: usize| {
+        format!("query {{ project(name: \"demo\", entityName: \"team\") {{ artifactCollection(name: \"thing\") {{
+          artifacts(first: {first}) {{ edges {{ node {{ id }} }} }} }} }} }}")
+    };
+    client.data(&page(2), &json!({}));
+    let told = client.error(&page(50), &json!({}));
+    assert!(told.contains("ask for fewer at once"), "{told}");
 }

@@ -10,10 +10,13 @@ use launch_agent::serve::exchange::{Admission, Body, Content, Head, Limits, Resp
 use launch_agent::serve::{Server, Stopper};
 use serde_json::json;
 
-use super::{repeated, served};
+use super::repeated;
 use crate::common::server::read_answer;
 
 const MIB: u64 = 1024 * 1024;
+
+/// More than the kernel takes from the server for a client that reads nothing.
+const LARGE: u64 = 256 * MIB;
 
 /// A site that says what it was sent.
 struct Echo;
@@ -23,8 +26,11 @@ impl Site for Echo {
 
     fn admit(&self, head: &Head) -> Result<(Admission, ()), Response> {
         match head.path.as_str() {
-            "/echo" | "/file" | "/panic" => Ok((Admission::Whole(4 * MIB), ())),
-            "/stream" => Ok((Admission::Streamed(16 * MIB), ())),
+            "/echo" | "/file" | "/large" | "/panic" => Ok((Admission::Whole(4 * MIB), ())),
+            "/stream" => {
+                let key = head.query.parse().unwrap_or_default();
+                Ok((Admission::Streamed(16 * MIB, key), ()))
+            }
             _ => Err(Response::error(404, "nothing here")),
         }
     }
@@ -41,6 +47,15 @@ impl Site for Echo {
                     content: Content::File(file, 300_000),
                 }
             }
+            "/large" => {
+                let file = tempfile::tempfile().expect("a file");
+                file.set_len(LARGE).expect("a file without blocks");
+                Response {
+                    status: 200,
+                    headers: Vec::new(),
+                    content: Content::File(file, LARGE),
+                }
+            }
             "/panic" => panic!("as it was asked to"),
             _ => match std::io::copy(&mut body, &mut std::io::sink()) {
                 Ok(length) => Response::json(200, &json!({"length": length})),
@@ -51,14 +66,14 @@ impl Site for Echo {
 }
 
 /// A server of [`Echo`] in this process.
-struct Running {
-    address: SocketAddr,
-    stopper: Stopper,
+pub struct Running {
+    pub address: SocketAddr,
+    pub stopper: Stopper,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Running {
-    fn new(limits: Limits) -> Running {
+    pub fn new(limits: Limits) -> Running {
         let server = Server::bind(([127, 0, 0, 1], 0).into(), limits).expect("a server");
         let (address, stopper) = (server.address().expect("an address"), server.stopper());
         let thread = std::thread::spawn(move || server.run(Arc::new(Echo)).expect("served"));
@@ -69,7 +84,7 @@ impl Running {
         }
     }
 
-    fn connect(&self) -> TcpStream {
+    pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).expect("a connection");
         stream
             .set_read_timeout(Some(Duration::from_secs(20)))
@@ -78,7 +93,7 @@ impl Running {
     }
 
     /// Sends these bytes, and gives the status of the answer.
-    fn status(&self, bytes: &[u8]) -> u16 {
+    pub fn status(&self, bytes: &[u8]) -> u16 {
         let mut stream = self.connect();
         // A server that has said no may close before it has read all.
         let _ = stream.write_all(bytes);
@@ -106,7 +121,7 @@ fn tight() -> Limits {
     }
 }
 
-fn post(path: &str, length: usize) -> Vec<u8> {
+pub fn post(path: &str, length: usize) -> Vec<u8> {
     format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n").into_bytes()
 }
 
@@ -333,66 +348,4 @@ fn files_are_sent_whole_and_a_panic_is_one_answer() {
     assert_eq!((status, body), (200, vec![7; 300_000]));
     assert_eq!(server.status(&post("/panic", 0)), 500);
     assert_eq!(server.status(&post("/echo", 0)), 200);
-}
-
-#[test]
-fn a_query_has_a_depth_and_a_cost() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (_server, client) = served(folder.path());
-    let deep = |levels: usize| {
-        format!(
-            "query {{ viewer {{ {} name {} }} }}",
-            "teams { edges { node { ".repeat(levels),
-            "} } }".repeat(levels)
-        )
-    };
-    let entity = |levels: usize| {
-        format!(
-            "query {{ project(name: \"model-registry\") {{ {} name {} }} }}",
-            "entity { defaultResourceConfig(id: \"x\") { id } ".repeat(levels),
-            "}".repeat(levels)
-        )
-    };
-    assert!(client.graphql(&deep(1), &json!({}))["errors"].is_null());
-    assert!(client.graphql(&entity(1), &json!({}))["errors"].is_null());
-    let aliases = repeated(20_000, |n| format!("a{n}: viewer {{ id }} "));
-    let fields = repeated(2_500, |n| format!("a{n}: serverInfo {{ __typename }} "));
-    let fragments: String = (0..30)
-        .map(|n| format!("fragment f{n} on User {{ ...f{0} ...f{0} }} ", n + 1))
-        .chain(["fragment f30 on User { id }".to_owned()])
-        .collect();
-    for query in [
-        "{".repeat(100_000),
-        format!("query {{ viewer {} }}", "{ teams ".repeat(5_000)),
-        format!("query {{ {aliases} }}"),
-        format!("query {{ {fields} }}"),
-        format!("query {{ viewer {{ ...f0 }} }} {fragments}"),
-        format!(
-            "query($v: String = {}{}) {{ viewer {{ id }} }}",
-            "[".repeat(5_000),
-            "]".repeat(5_000)
-        ),
-    ] {
-        let start = Instant::now();
-        let (status, answer) = client.try_graphql(&query, &json!({})).expect("an answer");
-        assert_eq!(
-            status,
-            400,
-            "{}",
-            answer.to_string().chars().take(300).collect::<String>()
-        );
-        assert!(
-            start.elapsed() < Duration::from_secs(2),
-            "{:?}",
-            start.elapsed()
-        );
-    }
-    // A variable may be deep too.
-    let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
-    let body =
-        format!("{{\"query\": \"query {{ viewer {{ id }} }}\", \"variables\": {{\"a\": {deep}}}}}");
-    assert_eq!(
-        client.request("POST", "/graphql", "", body.as_bytes()).0,
-        400
-    );
 }

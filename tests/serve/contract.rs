@@ -97,19 +97,19 @@ fn open(address: &str, key: &str, outbox: &Path) -> WandbQueue {
     WandbQueue::open(connection, outbox, json!({"max_jobs": 1}), version).expect("opens")
 }
 
-/// A server in this process, whose leases may be short.
-struct Here {
-    address: SocketAddr,
+/// A server in this process, whose leases may be short and whose files may have little room.
+pub struct Here {
+    pub address: SocketAddr,
     stopper: Stopper,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Here {
-    fn start(queue: LocalQueue) -> Here {
+    pub fn start(queue: LocalQueue, quota: u64) -> Here {
         let server =
             serve::Server::bind(([127, 0, 0, 1], 0).into(), Limits::default()).expect("a server");
         let (address, stopper) = (server.address().expect("an address"), server.stopper());
-        let site = Launch::new(Arc::new(queue), None, 1 << 30).expect("a site");
+        let site = Launch::new(Arc::new(queue), None, quota).expect("a site");
         let thread = std::thread::spawn(move || server.run(Arc::new(site)).expect("served"));
         Here {
             address,
@@ -145,7 +145,7 @@ fn our_client_and_this_server_keep_the_contract() {
         let team = ["team".to_owned()];
         let key = |user: &str| queue.create_key(user, &team).expect("a key").key;
         let (alice, bob) = (key("alice"), key("bob"));
-        let server = Here::start(queue);
+        let server = Here::start(queue, 1 << 30);
         let alice = Client {
             address: server.address.to_string(),
             key: alice,

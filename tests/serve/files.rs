@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use launch_agent::queue::local::LocalQueue;
 use serde_json::{Value, json};
 
+use super::contract::Here;
 use super::runs::begin;
 use super::{served, text};
-use crate::common::server::{Client, Server};
+use crate::common::server::{Client, Server, read_answer};
 
 pub const CREATE: &str = "mutation c($e: String!, $r: String!, $f: [String!]!) {
   createRunFiles(input: {entityName: $e, projectName: \"demo\", runName: $r, files: $f}) { runID uploadHeaders files { name uploadUrl } }
@@ -247,4 +249,91 @@ fn a_file_of_a_run_that_is_gone_has_no_place() {
     assert!(stored(folder.path()).is_empty(), "its files went with it");
     assert_eq!(nobody(&server).request("PUT", &put, "", b"b").0, 404);
     assert!(stored(folder.path()).is_empty());
+}
+
+/// A server whose files may take 100,000 bytes.
+fn small(folder: &Path) -> (Here, Client) {
+    let queue = LocalQueue::open(&folder.join("queue.db")).expect("a queue");
+    let team = ["team".to_owned()];
+    let key = queue.create_key("alice", &team).expect("a key").key;
+    let server = Here::start(queue, 100_000);
+    let address = server.address.to_string();
+    (server, Client { address, key })
+}
+
+#[test]
+fn lines_without_a_letter_take_room_as_well() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_server, client) = small(folder.path());
+    begin(&client, "r1");
+    let path = "/files/team/demo/r1/file_stream";
+    let post = |offset: usize, count: usize| {
+        let report =
+            json!({"files": {"output.log": {"offset": offset, "content": vec![""; count]}}});
+        let path = "/files/team/demo/r1/file_stream";
+        client
+            .request("POST", path, "", report.to_string().as_bytes())
+            .0
+    };
+    // The same lines again are the same lines.
+    let statuses: Vec<u16> = [(0, 1_000), (0, 1_000), (1_000, 1_000), (2_000, 2_000)]
+        .map(|(offset, count)| post(offset, count))
+        .to_vec();
+    assert_eq!(statuses, [200, 200, 200, 413]);
+    // A new life gives back what the old one took.
+    let ended = json!({"complete": true, "exitcode": 1}).to_string();
+    assert_eq!(client.request("POST", path, "", ended.as_bytes()).0, 200);
+    begin(&client, "r1");
+    assert_eq!([post(0, 1), post(1, 2_500)], [200, 200]);
+}
+
+#[test]
+fn uploads_at_the_same_time_have_one_quota_together() {
+    use std::io::{BufReader, Write};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, client) = small(folder.path());
+    begin(&client, "r1");
+    let upload = |name: &str| {
+        let put = upload_path(&client, "r1", name);
+        let mut stream = std::net::TcpStream::connect(server.address).expect("connected");
+        let head = format!("PUT {put} HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("sent");
+        stream.write_all(&[b'a'; 10_000]).expect("sent");
+        stream
+    };
+    // Each of them alone has room. The second one ends while the first one is still on its way.
+    let mut uploads = [upload("a.bin"), upload("b.bin")];
+    let statuses = [1, 0].map(|which| {
+        let stream = &mut uploads[which];
+        let rest = vec![b'0' + u8::try_from(which).expect("a digit"); 50_000];
+        // Who is refused may be cut off before all is sent.
+        let _ = stream.write_all(&rest);
+        read_answer(&mut BufReader::new(stream))
+            .expect("an answer")
+            .0
+    });
+    assert_eq!(statuses, [200, 413]);
+    let bytes: usize = stored(folder.path()).iter().map(|file| file.1.len()).sum();
+    assert_eq!(bytes, 60_000);
+}
+
+#[test]
+fn an_address_ends_with_the_key_that_it_was_given_out_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, client) = served(folder.path());
+    let other = server.client(&server.key("bob", &["team"]));
+    begin(&client, "r1");
+    let put = upload_path(&client, "r1", "a.txt");
+    assert_eq!(nobody(&server).request("PUT", &put, "", b"a").0, 200);
+    let get = path(&files(&client, &json!({}))[0]["directUrl"]);
+    let others = path(&files(&other, &json!({}))[0]["directUrl"]);
+    assert_eq!(nobody(&server).request("GET", &get, "", b"").0, 200);
+    server.cli(&["serve", "key", "revoke", "1"]);
+    for (method, path) in [("PUT", &put), ("GET", &get)] {
+        let (status, body) = nobody(&server).request(method, path, "", b"");
+        assert_eq!(status, 403, "{method}");
+        assert!(String::from_utf8_lossy(&body).contains("is revoked"));
+    }
+    assert_eq!(nobody(&server).request("GET", &others, "", b"").0, 200);
 }

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::served;
-use crate::common::server::Server;
+use super::{Member, files, runs, served};
+use crate::common::server::{Client, Server};
 
 const VIEWER: &str =
     "query Viewer { viewer { id entity username email flags teams { edges { node { name } } } } }";
@@ -124,6 +124,26 @@ fn names_that_would_mix_users_with_teams_are_refused() {
 fn a_server_ends_within_seconds_and_finds_its_state_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let (server, client) = served(folder.path());
+    team(&client).make_queue("q", &json!({"env": ["A=1"]}), &json!({}));
+    let (item, waiting) = (team(&client).push("q"), team(&client).push("q"));
+    let agent = team(&client).agent("q");
+    team(&client).pop("q", &agent);
+    assert!(team(&client).ack(&item, "item-run"));
+    runs::begin(&client, "r1");
+    let put = files::upload_path(&client, "r1", "a.txt");
+    assert_eq!(files::nobody(&server).request("PUT", &put, "", b"a").0, 200);
+    let known = |client: &Client| {
+        let place = json!({"e": "team", "p": "demo", "r": "item-run"});
+        let names = files::files(client, &json!({})).into_iter();
+        json!({
+            "viewer": client.data(VIEWER, &json!({})),
+            "queues": client.data(super::QUEUES, &json!({"e": "team"})),
+            "items": [team(client).item("q", &item), team(client).item("q", &waiting)],
+            "run": client.data(super::RUN, &place),
+            "files": names.map(|file| file["md5"].clone()).collect::<Vec<_>>(),
+        })
+    };
+    let before = known(&client);
     // An open connection that says nothing does not hold it up.
     let _idle = std::net::TcpStream::connect(&server.address).expect("a connection");
     let start = std::time::Instant::now();
@@ -131,10 +151,11 @@ fn a_server_ends_within_seconds_and_finds_its_state_again() {
     assert!(start.elapsed() < std::time::Duration::from_secs(8));
     let again = Server::start(folder.path());
     let client = again.client(&client.key);
-    assert_eq!(
-        client.data(VIEWER, &json!({}))["viewer"]["username"],
-        "alice"
-    );
+    assert_eq!(known(&client), before);
+    // Agents, leases and addresses of files go on as well.
+    let next = team(&client).pop("q", &agent);
+    assert_eq!(next["runQueueItemId"], waiting.as_str());
+    assert_eq!(files::nobody(&again).request("PUT", &put, "", b"b").0, 200);
 }
 
 #[test]
@@ -152,6 +173,13 @@ fn it_listens_on_this_machine_unless_it_is_told_to_and_then_says_what_that_means
     let said = server_log(folder.path());
     for part in ["HTTP without TLS", "--public-url https://", "reverse-proxy"] {
         assert!(said.contains(part), "{said}");
+    }
+}
+
+fn team(client: &Client) -> Member<'_> {
+    Member {
+        client,
+        entity: "team",
     }
 }
 

@@ -3,13 +3,17 @@
 mod artifacts;
 mod bounds;
 mod contract;
+mod cost;
+mod ending;
 mod files;
 mod guardrails;
 mod keys;
+mod lacking;
 mod load;
 mod operations;
 mod ours;
 mod runs;
+mod smuggling;
 mod stranger;
 mod wire;
 

@@ -70,6 +70,9 @@ pub struct Artifact {
     pub updated_at: Timestamp,
 }
 
+/// What is read at once takes no more memory than this.
+const MOST_BYTES: usize = 64 * 1024 * 1024;
+
 /// No artifact asks for more.
 const MOST_ALIASES: usize = 100;
 
@@ -249,7 +252,20 @@ fn select(
         .prepare_cached(sql)?
         .query_map(values, |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    ids.into_iter().map(|id| need(db, id)).collect()
+    let (mut all, mut bytes) = (Vec::new(), 0);
+    for id in ids {
+        let artifact = need(db, id)?;
+        let texts = [&artifact.metadata, &artifact.description];
+        bytes += texts.into_iter().flatten().map(String::len).sum::<usize>();
+        if bytes > MOST_BYTES {
+            return Err(Error::input(
+                "these artifacts take more than 64 MiB; ask for fewer at once",
+            )
+            .into());
+        }
+        all.push(artifact);
+    }
+    Ok(all)
 }
 
 fn collection(

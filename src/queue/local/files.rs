@@ -59,12 +59,35 @@ impl Incoming {
             .as_file()
             .sync_all()
             .map_err(|cause| Error::system("cannot write an uploaded file", cause))?;
-        Ok(Complete(self.0.into_temp_path()))
+        Ok(Complete {
+            path: self.0.into_temp_path(),
+            quota: u64::MAX,
+        })
     }
 }
 
 /// A file that has come in whole, and has no place yet. It is gone when it is dropped.
-pub struct Complete(TempPath);
+pub struct Complete {
+    path: TempPath,
+    quota: u64,
+}
+
+impl Complete {
+    /// It gets a place only while all files and lines together then take no more than so many bytes.
+    #[must_use]
+    pub fn within(self, quota: u64) -> Complete {
+        Complete { quota, ..self }
+    }
+}
+
+/// What became of a file that came in whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// It has its place.
+    Done,
+    /// There was no room for it.
+    Full,
+}
 
 /// An upload that stopped this long ago will not go on.
 const ABANDONED: Duration = Duration::from_secs(24 * 3_600);
@@ -122,7 +145,7 @@ impl LocalQueue {
     }
 
     /// Gives a run a file, in place of one of that name. Fails when the run is gone.
-    pub fn keep_run_file(&self, run: i64, name: &str, blob: &Blob, file: Complete) -> Result<()> {
+    pub fn keep_run_file(&self, run: i64, name: &str, blob: &Blob, file: Complete) -> Result<Kept> {
         let folder = self.files_path();
         self.write(|db| {
             // Asked first: what was moved into its place would stay there when the row cannot be written.
@@ -134,7 +157,9 @@ impl LocalQueue {
             if !is_there {
                 return Err(Error::new(Kind::NotFound, "the run is gone").into());
             }
-            keep(db, &folder, blob, file)?;
+            if keep(db, &folder, blob, file)? == Kept::Full {
+                return Ok(Kept::Full);
+            }
             let old: Option<String> = db
                 .query_row(
                     "SELECT blob FROM run_files WHERE run = ?1 AND name = ?2",
@@ -147,10 +172,10 @@ impl LocalQueue {
                  ON CONFLICT DO UPDATE SET blob = excluded.blob, updated_at = excluded.updated_at",
                 params![run, name, blob.sha256, now()],
             )?;
-            match old {
-                Some(old) => drop_unused(db, &folder, &old),
-                None => Ok(()),
+            if let Some(old) = old {
+                drop_unused(db, &folder, &old)?;
             }
+            Ok(Kept::Done)
         })
     }
 
@@ -242,13 +267,14 @@ pub fn stored_bytes(db: &Transaction<'_>) -> Result<u64, Trouble> {
     Ok(u64::try_from(bytes).unwrap_or(0))
 }
 
-/// Puts a content into its place, where it may be already.
+/// Puts a content into its place, where it may be already. Only here, where no other writes, is it sure how much room
+/// there is: of uploads that came at the same time each had seen enough for itself.
 pub fn keep(
     db: &Transaction<'_>,
     folder: &Path,
     blob: &Blob,
     file: Complete,
-) -> Result<(), Trouble> {
+) -> Result<Kept, Trouble> {
     let place = place(folder, &blob.sha256);
     let refused = |cause: std::io::Error| {
         Error::system(format_args!("cannot write {}", place.display()), cause)
@@ -256,9 +282,12 @@ pub fn keep(
     let is_there =
         fs::symlink_metadata(&place).is_ok_and(|meta| meta.is_file() && meta.len() == blob.size);
     if !is_there {
+        if stored_bytes(db)?.saturating_add(blob.size) > file.quota {
+            return Ok(Kept::Full);
+        }
         let home = place.parent().unwrap_or(folder);
         make_folder(home).map_err(refused)?;
-        file.0
+        file.path
             .persist(&place)
             .map_err(|failed| refused(failed.error))?;
         // The file's name has to outlive a power cut as well as its bytes do.
@@ -270,7 +299,7 @@ pub fn keep(
         "INSERT INTO blobs (sha256, md5, size, created_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
     )?
     .execute(params![blob.sha256, blob.md5, i64::try_from(blob.size).unwrap_or(i64::MAX), now()])?;
-    Ok(())
+    Ok(Kept::Done)
 }
 
 /// What no file has as its content.

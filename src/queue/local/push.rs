@@ -41,6 +41,12 @@ impl LocalQueue {
 /// What can be said of a push before its queue is looked at. Gives the spec, and what of it will have no effect.
 pub fn check_push(push: &Push, ask: Ask<'_>) -> Result<(LaunchSpec, Vec<String>)> {
     let (spec, warnings) = LaunchSpec::parse(&Value::Object(push.spec.clone()))?;
+    if spec.is_scheduler {
+        // It would be a process on the agent's machine, in no container and under no queue's config.
+        return Err(Error::input(
+            "a sweep scheduler needs W&B's server: the embedded queue has no sweeps",
+        ));
+    }
     need_source(&spec)?;
     options_or_ask(&spec.resource_args, ask)
         .map_err(|error| error.within("the job's `resource_args`"))?;

@@ -162,8 +162,14 @@ fn make_run(
         return Ok(None);
     }
     if let Some(known) = runs::run_number(db, &entity, &project, run_id)? {
-        let goes_on = item.attempt > 1 || item.spec["_resume_count"].as_u64().unwrap_or(0) > 0;
-        return if goes_on {
+        let goes_on = item.attempt > 1 || is_resumed(&item.spec);
+        // Two programs that go on with one run would write over each other.
+        let is_in_hand: bool = db
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM items WHERE run = ?1 AND state = 'CLAIMED' AND id <> ?2)",
+            )?
+            .query_row(params![known, row_number(&item.id)], |row| row.get(0))?;
+        return if goes_on && !is_in_hand {
             Ok(Some(known))
         } else {
             Err(taken(&entity, &project, run_id).into())
@@ -186,23 +192,42 @@ pub fn check_run_id(db: &Transaction<'_>, spec: &Object, queue: &str) -> Result<
     let Some(run_id) = spec["run_id"].as_str().filter(|name| !name.is_empty()) else {
         return Ok(());
     };
-    let Some((entity, project)) = place_of(&spec, queue) else {
+    let Some(place) = place_of(&spec, queue) else {
         return Ok(());
     };
-    if spec["_resume_count"].as_u64().unwrap_or(0) > 0 {
-        return Ok(());
-    }
-    let is_waiting: bool = db
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM items WHERE state IN ('PENDING', 'LEASED') \
-             AND spec ->> 'run_id' = ?1 AND lower(spec ->> 'project') = ?2 \
-             AND coalesce(spec ->> 'entity', ?3) = ?3)",
-        )?
-        .query_row(params![run_id, project, entity], |row| row.get(0))?;
-    if is_waiting || runs::run_number(db, &entity, &project, run_id)?.is_some() {
-        return Err(taken(&entity, &project, run_id).into());
+    let (entity, project) = &place;
+    let is_taken = is_coming(db, run_id, &place)?
+        || (!is_resumed(&spec) && runs::run_number(db, entity, project, run_id)?.is_some());
+    if is_taken {
+        return Err(taken(entity, project, run_id).into());
     }
     Ok(())
+}
+
+/// The spec goes on with a run that is there already.
+fn is_resumed(spec: &Value) -> bool {
+    spec["_resume_count"].as_u64().unwrap_or(0) > 0
+}
+
+/// Is there an item that has not ended and is, or is going to be, the run of that name in that entity and project?
+fn is_coming(
+    db: &Transaction<'_>,
+    run_id: &str,
+    place: &(String, String),
+) -> Result<bool, Trouble> {
+    let mut statement = db.prepare_cached(
+        "SELECT spec, queue FROM items WHERE state IN ('PENDING', 'LEASED', 'CLAIMED') \
+         AND coalesce(run_id, spec ->> 'run_id') = ?1",
+    )?;
+    let mut rows = statement.query([run_id])?;
+    while let Some(row) = rows.next()? {
+        let (spec, queue): (String, String) = (row.get(0)?, row.get(1)?);
+        let spec: Value = serde_json::from_str(&spec).unwrap_or_default();
+        if place_of(&spec, &queue).as_ref() == Some(place) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn fail(

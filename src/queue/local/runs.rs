@@ -76,6 +76,9 @@ pub struct Run {
     pub is_blank: bool,
 }
 
+/// A page of runs takes no more memory than this: a config may be as long as a request.
+const PAGE_BYTES: usize = 32 * 1024 * 1024;
+
 const RUN: &str = "SELECT runs.*, entity, projects.name AS project_name, \
      runs.stopped OR EXISTS (SELECT 1 FROM items WHERE run = runs.id AND stop_requested) AS is_stopped \
      FROM runs JOIN projects ON projects.id = runs.project";
@@ -122,7 +125,8 @@ impl LocalQueue {
         })
     }
 
-    /// The runs of a project by their age, behind the one of number `after` when it is not 0, at most so many.
+    /// The runs of a project by their age, behind the one of number `after` when it is not 0, at most so many and fewer
+    /// when they are long; and whether there are more.
     pub fn runs_of_project(
         &self,
         entity: &str,
@@ -130,7 +134,7 @@ impl LocalQueue {
         newest_first: bool,
         after: i64,
         most: usize,
-    ) -> Result<Vec<Run>> {
+    ) -> Result<(Vec<Run>, bool)> {
         let (sign, order) = if newest_first {
             ("<", "DESC")
         } else {
@@ -141,13 +145,18 @@ impl LocalQueue {
                 "{RUN} WHERE entity = ?1 AND projects.name = ?2 AND (?3 = 0 OR runs.id {sign} ?3) \
                  ORDER BY runs.id {order} LIMIT ?4"
             ))?;
-            let most = i64::try_from(most).unwrap_or(i64::MAX);
-            let mut rows = statement.query(params![entity, project, after, most])?;
-            let mut runs = Vec::new();
+            let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
+            let mut rows = statement.query(params![entity, project, after, limit])?;
+            let (mut runs, mut bytes) = (Vec::new(), 0);
             while let Some(row) = rows.next()? {
-                runs.push(read(row)?);
+                let run = read(row)?;
+                bytes += length(&run);
+                if runs.len() == most || (bytes > PAGE_BYTES && !runs.is_empty()) {
+                    return Ok((runs, true));
+                }
+                runs.push(run);
             }
-            Ok(runs)
+            Ok((runs, false))
         })
     }
 
@@ -174,6 +183,11 @@ impl LocalQueue {
             Ok(())
         })
     }
+}
+
+fn length(run: &Run) -> usize {
+    let texts = [&run.config, &run.summary, &run.notes, &run.description];
+    texts.into_iter().flatten().map(String::len).sum()
 }
 
 /// The item of a run ends as the run does: with its exit code, or stopped when somebody asked for that.

@@ -21,6 +21,8 @@ const USE_NOTED_EVERY: i64 = 60_000;
 /// Whom a key belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
+    /// The number of the key.
+    pub key: i64,
     /// The user's name, which is also that of an entity of their own.
     pub user: String,
     /// The entities that they are a member of, their own among them, sorted.
@@ -75,7 +77,7 @@ impl LocalQueue {
         let key = draw()?;
         self.write(|db| {
             let id = create(db, user, entities, &key, now())?;
-            let caller = caller(db, user)?;
+            let caller = caller(db, id, user)?;
             Ok(NewKey { id, key, caller })
         })
     }
@@ -132,7 +134,7 @@ impl LocalQueue {
             let Some((id, user, used_at)) = found else {
                 return Ok(None);
             };
-            Ok(Some((id, used_at, caller(db, &user)?)))
+            Ok(Some((id, used_at, caller(db, id, &user)?)))
         })?;
         let Some((id, used_at, caller)) = found else {
             return Ok(None);
@@ -144,6 +146,14 @@ impl LocalQueue {
             })?;
         }
         Ok(Some(caller))
+    }
+
+    /// Does the key of that number still let somebody in?
+    pub fn is_key_valid(&self, id: i64) -> Result<bool> {
+        self.read(|db| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM keys WHERE id = ?1 AND revoked_at IS NULL)";
+            Ok(db.prepare_cached(sql)?.query_row([id], |row| row.get(0))?)
+        })
     }
 
     /// Is the entity more than one user's own?
@@ -213,16 +223,20 @@ fn create(
     Ok(db.last_insert_rowid())
 }
 
-pub fn caller(db: &Transaction<'_>, user: &str) -> Result<Caller, Trouble> {
+fn caller(db: &Transaction<'_>, key: i64, user: &str) -> Result<Caller, Trouble> {
+    Ok(Caller {
+        key,
+        user: user.to_owned(),
+        entities: entities(db, user)?,
+    })
+}
+
+/// The entities that a user is a member of, sorted.
+pub fn entities(db: &Transaction<'_>, user: &str) -> Result<Vec<String>, Trouble> {
     let mut statement =
         db.prepare_cached("SELECT entity FROM members WHERE user = ?1 ORDER BY entity")?;
-    let entities = statement
-        .query_map([user], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(Caller {
-        user: user.to_owned(),
-        entities,
-    })
+    let entities = statement.query_map([user], |row| row.get(0))?;
+    Ok(entities.collect::<rusqlite::Result<_>>()?)
 }
 
 fn read(row: &Row<'_>) -> Result<Key, Trouble> {

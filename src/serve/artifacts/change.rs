@@ -1,11 +1,12 @@
 //! How artifacts are made, used, changed and deleted.
 
 use juniper::{GraphQLEnum, GraphQLInputObject, GraphQLObject, ID};
+use serde_json::{Value, json};
 
 use super::super::access::{Answer, Context, refuse};
 use super::super::files::{File, FileConnection, FileEdge, MOST_FILES};
 use super::super::ids::{self, Kind};
-use super::super::pages::PageInfo;
+use super::super::pages::{self, PageInfo};
 use super::super::queues::SuccessPayload;
 use super::super::runs;
 use super::super::scalars::{Int64, JsonString, Scalar};
@@ -84,6 +85,13 @@ pub fn create(context: &Context, input: CreateArtifactInput) -> Answer<CreateArt
     context.need_member(&input.entity_name)?;
     super::super::projects::check_name(&input.project_name)?;
     refuse_tags(input.tags.as_deref())?;
+    refuse_labels(input.labels.as_ref())?;
+    if input
+        .storage_region
+        .is_some_and(|region| !region.is_empty())
+    {
+        return refuse("this server keeps all files in one place");
+    }
     let collection = match (
         &input.artifact_collection_names,
         &input.artifact_collection_name,
@@ -137,6 +145,15 @@ fn refuse_tags(tags: Option<&[TagInput]>) -> Answer<()> {
     Ok(())
 }
 
+/// An older word for tags.
+fn refuse_labels(labels: Option<&JsonString>) -> Answer<()> {
+    let says = |value: &Value| !value.is_null() && *value != json!([]) && *value != json!({});
+    if labels.is_some_and(|labels| says(&labels.0)) {
+        return refuse("this server keeps no labels of artifacts");
+    }
+    Ok(())
+}
+
 /// W&B's own rule: such a name can stand in `ENTITY/PROJECT/NAME:ALIAS`.
 fn check_names(collection: &str, artifact_type: &str) -> Answer<()> {
     for (what, name) in [
@@ -155,6 +172,7 @@ fn check_names(collection: &str, artifact_type: &str) -> Answer<()> {
 }
 
 fn aliases(inputs: Vec<ArtifactAliasInput>, collection: &str) -> Answer<Vec<String>> {
+    pages::check_count("aliases", inputs.len())?;
     let mut aliases = Vec::new();
     for input in inputs {
         if input.artifact_collection_name != collection {
@@ -192,11 +210,7 @@ pub fn commit(context: &Context, input: CommitArtifactInput) -> Answer<CreateArt
     if blob.size > MANIFEST_BYTES {
         return refuse("the manifest of the artifact is larger than 64 MiB");
     }
-    let document = context.told(context.queue.open_blob(&blob))?;
-    let document = match serde_json::from_reader(std::io::BufReader::new(document)) {
-        Ok(document) => document,
-        Err(error) => return refuse(format!("the manifest is not JSON: {error}")),
-    };
+    let document = content::document(context, &blob)?;
     let manifest = context.told(Manifest::read(id, &document))?;
     let committed = context.queue.commit_artifact(artifact.id, &manifest);
     Ok(CreateArtifactPayload {
@@ -259,6 +273,7 @@ pub struct UpdateArtifactInput {
 pub fn update(context: &Context, input: UpdateArtifactInput) -> Answer<CreateArtifactPayload> {
     let artifact = need(context, &input.artifact_id)?;
     refuse_tags(input.tags_to_add.as_deref())?;
+    refuse_labels(input.labels.as_ref())?;
     if input.ttl_duration_seconds.is_some_and(|time| time.0 > 0) {
         return refuse("nothing expires on this server");
     }
@@ -355,6 +370,7 @@ fn own_aliases(
     id: &str,
     inputs: Vec<ArtifactCollectionAliasInput>,
 ) -> Answer<(i64, Vec<String>)> {
+    pages::check_count("aliases", inputs.len())?;
     let artifact = need(context, id)?;
     let own = &artifact.collection;
     let is_own = |input: &ArtifactCollectionAliasInput| {
@@ -367,23 +383,4 @@ fn own_aliases(
     }
     let aliases = inputs.into_iter().map(|input| input.alias).collect();
     Ok((artifact.id, aliases))
-}
-
-/// Which artifact has the id that its maker chose.
-#[derive(GraphQLObject)]
-#[graphql(scalar = Scalar)]
-pub struct ClientIdMapping {
-    #[graphql(name = "serverID")]
-    server_id: Option<ID>,
-}
-
-/// The artifact that was begun under that id, in one of the caller's entities.
-pub fn of_client(context: &Context, id: &str) -> Answer<Option<ClientIdMapping>> {
-    let found = context.told(context.queue.artifact_of_client(id))?;
-    let own = found
-        .into_iter()
-        .find(|artifact| context.is_member(&artifact.collection.entity));
-    Ok(own.map(|artifact| ClientIdMapping {
-        server_id: Some(ids::encode(Kind::Artifact, artifact.id)),
-    }))
 }

@@ -270,8 +270,8 @@ impl Membership {
         DateTime(self.0.created_at)
     }
 
-    fn aliases(&self) -> Vec<ArtifactAlias> {
-        aliases_of(&self.0)
+    fn aliases(&self, context: &Context) -> Answer<Vec<ArtifactAlias>> {
+        context.listed(aliases_of(&self.0))
     }
 
     fn artifact_collection(&self) -> ArtifactCollectionValue {

@@ -134,7 +134,7 @@ pub fn types(context: &Context, entity: &str, project: &str) -> Answer<ArtifactT
         },
     };
     Ok(ArtifactTypeConnection {
-        edges: names.into_iter().map(edge).collect(),
+        edges: context.listed(names.into_iter().map(edge).collect())?,
         page_info: PageInfo {
             end_cursor: None,
             has_next_page: false,

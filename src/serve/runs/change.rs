@@ -3,6 +3,7 @@
 use juniper::{GraphQLInputObject, GraphQLObject, ID};
 
 use super::super::access::{Answer, Context, refuse};
+use super::super::pages;
 use super::super::projects;
 use super::super::queues::SuccessPayload;
 use super::super::scalars::{JsonString, Scalar};
@@ -64,6 +65,9 @@ pub fn upsert(context: &Context, mut input: UpsertBucketInput) -> Answer<UpsertB
     let state = given(input.state.take());
     let change = change(input)?;
     let (run, inserted) = if let Some(id) = id {
+        if state.is_some() {
+            return refuse("the state of a run is not changed together with it");
+        }
         let run = find(context, &id)?;
         (
             context.told(context.queue.change_run(run.id, &change))?,
@@ -97,7 +101,32 @@ pub fn upsert(context: &Context, mut input: UpsertBucketInput) -> Answer<UpsertB
     })
 }
 
+/// The longest short text of a run, in bytes: a path, a URL, a name.
+const SHORT: usize = 4_096;
+
+fn check_short(input: &UpsertBucketInput) -> Answer<()> {
+    let texts = [
+        &input.display_name,
+        &input.group_name,
+        &input.job_type,
+        &input.commit,
+        &input.job_repo,
+        &input.job_program,
+        &input.host,
+    ];
+    let tags = input.tags.as_deref().unwrap_or_default();
+    pages::check_count("tags", tags.len())?;
+    let mut all = texts.into_iter().flatten().chain(tags);
+    if all.any(|text| text.len() > SHORT) {
+        return refuse(format!(
+            "the names and tags of a run have at most {SHORT} bytes each"
+        ));
+    }
+    Ok(())
+}
+
 fn change(input: UpsertBucketInput) -> Answer<RunChange> {
+    check_short(&input)?;
     let json = |what: &str, value: Option<JsonString>| match value {
         Some(value) if !value.0.is_object() => refuse(format!("`{what}` is not a JSON object")),
         other => Ok(other.map(|value| value.0.to_string())),

@@ -21,15 +21,17 @@ const PAGE: usize = 2_000;
 const TAIL: i64 = 1;
 
 pub fn count(context: &Context, run: i64, stream: Stream) -> Answer<i32> {
+    context.budget.time()?;
     let count = context.told(context.queue.line_count(run, stream))?;
     Ok(i32::try_from(count).unwrap_or(i32::MAX))
 }
 
 pub fn tail(context: &Context, run: i64, stream: Stream) -> Answer<JsonString> {
+    context.budget.time()?;
     let count = context.told(context.queue.line_count(run, stream))?;
     let from = count.saturating_sub(TAIL);
     let lines = context.told(context.queue.lines(run, stream, from, MOST))?;
-    Ok(JsonString(texts(lines).into()))
+    Ok(JsonString(texts(context, lines)?.into()))
 }
 
 /// Some of a stream, evenly spread.
@@ -41,7 +43,7 @@ pub fn sample(
 ) -> Answer<Vec<String>> {
     let most = context.grant(wanted(samples, USUAL))?;
     let lines = context.queue.sampled_lines(run, stream, most);
-    Ok(texts(context.told(lines)?))
+    texts(context, context.told(lines)?)
 }
 
 /// The history of some steps, or a sample of all.
@@ -59,7 +61,7 @@ pub fn page(
     let end = max_step.map_or(i64::MAX, |step| step.0);
     let most = context.grant(wanted(samples, 1_000))?;
     let lines = context.queue.history_between(run, first, end, most);
-    Ok(texts(context.told(lines)?))
+    texts(context, context.told(lines)?)
 }
 
 /// For each spec, lines that have all of its keys, and of them these keys alone; its last step is one of them.
@@ -87,6 +89,7 @@ fn sampled_by(context: &Context, run: i64, spec: &Value) -> Answer<Value> {
     let mut rows = Vec::new();
     let (mut from, mut seen, mut every) = (0, 0_usize, 1_usize);
     loop {
+        context.budget.time()?;
         let lines = context.queue.lines(run, Stream::History, from, PAGE);
         let lines = context.told(lines)?;
         let Some(last) = lines.last() else {
@@ -98,6 +101,7 @@ fn sampled_by(context: &Context, run: i64, spec: &Value) -> Answer<Value> {
                 continue;
             };
             if seen.is_multiple_of(every) {
+                context.budget.bytes(line.text.len())?;
                 rows.push(row);
             }
             seen += 1;
@@ -146,8 +150,14 @@ fn wanted(samples: Option<i32>, usual: usize) -> usize {
         .min(MOST)
 }
 
-fn texts(lines: Vec<Line>) -> Vec<String> {
-    lines.into_iter().map(|line| line.text).collect()
+fn texts(context: &Context, lines: Vec<Line>) -> Answer<Vec<String>> {
+    carry(context, &lines)?;
+    Ok(lines.into_iter().map(|line| line.text).collect())
+}
+
+fn carry(context: &Context, lines: &[Line]) -> Answer<()> {
+    let bytes = lines.iter().map(|line| line.text.len()).sum();
+    context.budget.bytes(bytes)
 }
 
 /// A history in files of another format, and what of it is not in them yet.
@@ -214,6 +224,7 @@ pub fn log_lines(
     };
     let lines = context.queue.lines(run, Stream::Output, from, most);
     let lines = context.told(lines)?;
+    carry(context, &lines)?;
     let end = lines.last().map_or(from, |line| line.number + 1);
     Ok(LogLineConnection {
         edges: lines.iter().map(edge).collect(),

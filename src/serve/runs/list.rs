@@ -50,10 +50,8 @@ pub fn of_project(
     let after = pages::after(after)?;
     let found = context
         .queue
-        .runs_of_project(entity, project, newest_first, after, size + 1);
-    let mut found = context.told(found)?;
-    let has_next_page = found.len() > size;
-    found.truncate(size);
+        .runs_of_project(entity, project, newest_first, after, size);
+    let (found, has_next_page) = context.told(found)?;
     Ok(RunConnection {
         page_info: PageInfo {
             end_cursor: found.last().map(|run| run.id.to_string()),

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::super::files::{self, Blob, Complete, StoredFile};
+use super::super::files::{self, Blob, Complete, Kept, StoredFile};
 use super::super::{LocalQueue, now};
 use crate::failure::{Error, Kind, Result};
 
@@ -95,16 +95,16 @@ impl LocalQueue {
     }
 
     /// Takes in the content of an announced file.
-    pub fn keep_artifact_file(&self, id: i64, blob: &Blob, file: Complete) -> Result<()> {
+    pub fn keep_artifact_file(&self, id: i64, blob: &Blob, file: Complete) -> Result<Kept> {
         self.keep_announced("artifact_files", id, blob, file)
     }
 
     /// Takes in the content of an announced manifest.
-    pub fn keep_manifest(&self, id: i64, blob: &Blob, file: Complete) -> Result<()> {
+    pub fn keep_manifest(&self, id: i64, blob: &Blob, file: Complete) -> Result<Kept> {
         self.keep_announced("artifact_manifests", id, blob, file)
     }
 
-    fn keep_announced(&self, table: &str, id: i64, blob: &Blob, file: Complete) -> Result<()> {
+    fn keep_announced(&self, table: &str, id: i64, blob: &Blob, file: Complete) -> Result<Kept> {
         let folder = self.files_path();
         self.write(|db| {
             let announced: Option<(Option<String>, Option<String>, String)> = db
@@ -130,18 +130,20 @@ impl LocalQueue {
             }
             // A client whose answer was lost sends the same again.
             if there.as_ref() == Some(&blob.sha256) {
-                return Ok(());
+                return Ok(Kept::Done);
             }
             need_pending(&state)?;
-            files::keep(db, &folder, blob, file)?;
+            if files::keep(db, &folder, blob, file)? == Kept::Full {
+                return Ok(Kept::Full);
+            }
             db.execute(
                 &format!("UPDATE {table} SET blob = ?2 WHERE id = ?1"),
                 params![id, blob.sha256],
             )?;
-            match there {
-                Some(old) => files::drop_unused(db, &folder, &old),
-                None => Ok(()),
+            if let Some(old) = there {
+                files::drop_unused(db, &folder, &old)?;
             }
+            Ok(Kept::Done)
         })
     }
 

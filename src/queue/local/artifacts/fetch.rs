@@ -44,7 +44,7 @@ impl LocalQueue {
             if user.is_empty() {
                 return Ok(None);
             }
-            Ok(Some(users::caller(db, &user)?.entities))
+            Ok(Some(users::entities(db, &user)?))
         })?;
         Ok(LocalArtifacts {
             queue: self,

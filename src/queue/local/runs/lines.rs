@@ -13,6 +13,9 @@ use crate::failure::{Error, Result};
 /// What is read at once takes no more memory than this. Fewer lines than asked for would look like all there are.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
 
+/// What a line takes beside its text: a quota that counts texts alone has room for any number of empty lines.
+const BESIDE: i64 = 32;
+
 /// What the lines are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
@@ -185,7 +188,9 @@ impl LocalQueue {
 impl Post {
     fn bytes(&self) -> u64 {
         let lines = self.chunks.iter().flat_map(|chunk| &chunk.lines);
-        lines.map(|line| line.len() as u64).sum()
+        lines
+            .map(|line| line.len() as u64 + BESIDE.unsigned_abs())
+            .sum()
     }
 }
 
@@ -234,16 +239,17 @@ fn write_chunk(db: &Transaction<'_>, run: i64, chunk: &Chunk) -> Result<(), Trou
              ON CONFLICT DO UPDATE SET step = excluded.step, line = excluded.line",
         )?
         .execute(params![run, chunk.stream.word(), number, step, line])?;
-        gone += old.unwrap_or(0);
-        come += limit(line.len());
+        gone += old.map_or(0, |length| length + BESIDE);
+        come += limit(line.len()) + BESIDE;
     }
     account_bytes(db, run, come - gone)
 }
 
+/// An older version counted texts alone: what goes may be more than was counted.
 fn account_bytes(db: &Transaction<'_>, run: i64, more: i64) -> Result<(), Trouble> {
     db.prepare_cached(
-        "INSERT INTO run_line_bytes (run, bytes) VALUES (?1, ?2) \
-         ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes",
+        "INSERT INTO run_line_bytes (run, bytes) VALUES (?1, max(?2, 0)) \
+         ON CONFLICT DO UPDATE SET bytes = max(bytes + ?2, 0)",
     )?
     .execute(params![run, more])?;
     Ok(())
@@ -260,17 +266,17 @@ fn cut_off(db: &Transaction<'_>, run: i64, chunk: &Chunk) -> Result<(), Trouble>
     };
     streams.remove(place);
     let values = params![run, chunk.stream.word(), chunk.offset];
-    let bytes: i64 = db.query_row(
-        "SELECT coalesce(sum(length(CAST(line AS BLOB))), 0) FROM run_lines \
+    let (bytes, lines): (i64, i64) = db.query_row(
+        "SELECT coalesce(sum(length(CAST(line AS BLOB))), 0), count(*) FROM run_lines \
          WHERE run = ?1 AND stream = ?2 AND number >= ?3",
         values,
-        |row| row.get(0),
+        |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
     db.execute(
         "DELETE FROM run_lines WHERE run = ?1 AND stream = ?2 AND number >= ?3",
         values,
     )?;
-    account_bytes(db, run, -bytes)?;
+    account_bytes(db, run, -bytes - lines * BESIDE)?;
     db.execute(
         "UPDATE runs SET began_anew = ?2 WHERE id = ?1",
         params![run, Value::from(streams).to_string()],

@@ -1,9 +1,16 @@
 //! Where the files of an artifact and its manifest are uploaded.
 
+use std::io::Read;
+
+use serde_json::Value;
+
+use super::super::super::scalars::{MOST_VALUES, count_values};
 use super::{
     Answer, ArtifactManifest, Context, File, FileConnection, FileEdge, GraphQLEnum,
     GraphQLInputObject, GraphQLObject, ID, Kind, MOST_FILES, PageInfo, Scalar, ids, need, refuse,
 };
+use crate::failure::Error;
+use crate::queue::local::Blob;
 
 /// What a manifest holds.
 #[derive(GraphQLEnum, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +112,19 @@ pub fn update_manifest(
     })
 }
 
+/// What a manifest says. An entry has four values or so.
+pub(super) fn document(context: &Context, blob: &Blob) -> Answer<Value> {
+    let mut text = Vec::new();
+    let mut file = context.told(context.queue.open_blob(blob))?;
+    let read = file.read_to_end(&mut text);
+    context.told(read.map_err(|cause| Error::system("cannot read a manifest", cause)))?;
+    if count_values(&text) > 4 * MOST_VALUES {
+        return refuse("the manifest of the artifact has more than four million values");
+    }
+    serde_json::from_slice(&text)
+        .or_else(|error| refuse(format!("the manifest is not JSON: {error}")))
+}
+
 /// Where W&B lays files. Here they lie by their digests, whatever it says.
 #[derive(GraphQLEnum, Clone, Copy)]
 #[graphql(scalar = Scalar)]
@@ -163,6 +183,7 @@ pub fn create_files(
     if input.artifact_files.len() > MOST_FILES {
         return refuse(format!("at most {MOST_FILES} files are uploaded at once"));
     }
+    context.grant(input.artifact_files.len())?;
     let mut edges = Vec::new();
     let mut specs = input.artifact_files.into_iter().peekable();
     // Those of one artifact that follow each other are announced in one go.
