@@ -1,8 +1,7 @@
 //! The agent with a fake docker: what it runs, in which order, and what it makes of what comes back.
 
-use std::time::Instant;
-
 use crate::common::sandbox::Sandbox;
+use jiff::Timestamp;
 use nix::sys::signal::Signal;
 
 /// A sandbox with a queue `q` of this config, whose containers run `job`.
@@ -126,11 +125,19 @@ fn a_push_is_noticed_at_once_by_an_idle_agent() {
     sandbox.wait_for("the agent to poll", || {
         sandbox.read("agent.err").contains("polling")
     });
-    let start = Instant::now();
-    let id = sandbox.push("job:1", &[]);
-    sandbox.item_in(&id, &["FINISHED"]);
+    let mut took: Vec<_> = (0..5)
+        .map(|_| {
+            let id = sandbox.push("job:1", &[]);
+            let item = sandbox.item_in(&id, &["FINISHED"]);
+            let at = |key: &str| -> Timestamp {
+                item[key].as_str().expect("a time").parse().expect("a time")
+            };
+            at("claimed_at").duration_since(at("pushed_at"))
+        })
+        .collect();
+    took.sort();
     // The agent's own tick is two seconds; a push wakes it long before.
-    assert!(start.elapsed().as_millis() < 1500, "{:?}", start.elapsed());
+    assert!(took[2].as_millis() < 500, "{took:?}");
 }
 
 #[test]
@@ -407,7 +414,7 @@ fn the_third_signal_leaves_at_once_and_leaves_the_container() {
     );
     std::fs::write(sandbox.path("bin/docker"), slow).expect("written");
     let mut agent = sandbox.start_agent(&[]);
-    sandbox.wait_for("the container", || sandbox.calls("run").len() == 1);
+    sandbox.wait_for("the container", || the_pid(&sandbox).is_some());
     agent.signal(Signal::SIGTERM);
     sandbox.wait_for("the agent to say so", || {
         sandbox
@@ -421,18 +428,22 @@ fn the_third_signal_leaves_at_once_and_leaves_the_container() {
     end_container(&sandbox);
 }
 
+/// The process of the one container, once it runs.
+fn the_pid(sandbox: &Sandbox) -> Option<i32> {
+    let mut files = std::fs::read_dir(sandbox.path("fake"))
+        .expect("a folder")
+        .flatten();
+    let file = files.find(|file| file.file_name().to_string_lossy().starts_with("pid."))?;
+    std::fs::read_to_string(file.path())
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
 /// Ends the one container, which must still be there.
 fn end_container(sandbox: &Sandbox) {
-    let pid = std::fs::read_dir(sandbox.path("fake"))
-        .expect("a folder")
-        .find_map(|entry| {
-            let path = entry.expect("an entry").path();
-            path.file_name()?
-                .to_str()?
-                .starts_with("pid.")
-                .then(|| std::fs::read_to_string(&path).expect("a pid"))
-        });
-    let pid = nix::unistd::Pid::from_raw(pid.expect("a container").trim().parse().expect("a pid"));
+    let pid = nix::unistd::Pid::from_raw(the_pid(sandbox).expect("a container"));
     nix::sys::signal::kill(pid, Signal::SIGKILL).expect("the container was still there");
 }
 
@@ -441,7 +452,7 @@ fn an_item_of_a_killed_agent_says_so_at_once_and_there_is_a_way_out() {
     let sandbox = sandbox("{}", "exec sleep 600");
     let id = sandbox.push("job:1", &[]);
     let mut agent = sandbox.start_agent(&[]);
-    sandbox.wait_for("the container", || sandbox.calls("run").len() == 1);
+    sandbox.wait_for("the container", || the_pid(&sandbox).is_some());
     sandbox.item_in(&id, &["CLAIMED"]);
     assert_eq!(sandbox.item(&id)["waiting"], serde_json::Value::Null);
     agent.signal(Signal::SIGKILL);

@@ -374,6 +374,27 @@ fn a_job_with_a_code_of_its_own_is_never_run_again() {
 }
 
 #[test]
+fn killed_while_it_removes_what_never_ran_a_job_is_started_once() {
+    let sandbox = sandbox("{}", "echo ran >>$FAKE/ran");
+    sandbox.write("fake/hold-start", "");
+    let id = sandbox.push("job:1", &[]);
+    let agent = sandbox.start_agent(&[]);
+    sandbox.wait_for("the step", || is_made(&sandbox, "held-start"));
+    kill(&sandbox, agent);
+    // The container is gone, and the agent that had it removed does not live to know.
+    sandbox.write("fake/hold-removed", "");
+    let agent = sandbox.start_agent(&[]);
+    sandbox.wait_for("the removal", || is_made(&sandbox, "held-removed"));
+    kill(&sandbox, agent);
+    let_go(&sandbox, "removed");
+    let_go(&sandbox, "start");
+    sandbox.once(&[]).code(0);
+    assert_eq!(sandbox.item(&id)["exit_code"], 0);
+    assert_eq!(sandbox.read("fake/ran"), "ran\n");
+    nothing_is_left(&sandbox);
+}
+
+#[test]
 fn an_engine_that_forgets_is_noticed_before_its_memory_is_full_of_others() {
     let sandbox = sandbox("{}", "until [ -e $FAKE/go ]; do sleep 0.02; done; exit 137");
     sandbox.write("fake/hold-inspect", "");

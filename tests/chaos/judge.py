@@ -46,7 +46,7 @@ class Evidence:
     marks: dict  # job number -> the lines of its file
     logs: dict  # item -> text
     stops: list  # engine.Engine.stops
-    lives: list  # keeper.Keeper.lives of the agent
+    lives: list  # keeper.Keeper.lives of the agent, each with `ready`: when its queue had answered it, or None
     left: list  # containers
     over_the_wire: bool = False
 
@@ -321,9 +321,11 @@ class Judge:
         live on after `until`?"""
         for life in self.seen.lives:
             to = float("inf") if life["to"] is None else life["to"]
-            if life["from"] + FINDS_ITS_OWN <= begin and to >= until + ON_ITS_WAY:
+            if life["ready"] is None:
+                continue
+            if life["ready"] + FINDS_ITS_OWN <= begin and to >= until + ON_ITS_WAY:
                 return True
-            if max(life["from"], begin) + FINDS_ITS_OWN + ON_ITS_WAY <= min(to, end):
+            if max(life["ready"], begin) + FINDS_ITS_OWN + ON_ITS_WAY <= min(to, end):
                 return True
         return False
 

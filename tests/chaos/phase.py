@@ -1,6 +1,7 @@
 """One phase: jobs are pushed, and everything under them is killed, restarted and cut while they run."""
 
 import concurrent.futures
+import datetime
 import json
 import os
 import random
@@ -23,6 +24,9 @@ STUCK = 100
 
 # An agent that does not end by then, once it is told to and has nothing in hand, does not drain.
 DRAINS_WITHIN = 60
+
+# What the agent says once it has registered with its queue.
+POLLS = re.compile(r"^(\S+) info: polling ", re.MULTILINE)
 
 OPEN = ("PENDING", "LEASED", "CLAIMED")
 
@@ -251,10 +255,18 @@ class Phase:
             marks=marks,
             logs={item: self.log_of(item) for item in self.items},
             stops=self.engine.stops[self.first_stop :],
-            lives=self.agent.lives,
+            lives=self.lives(),
             left=self.left(),
             over_the_wire=self.over_the_wire,
         )
+
+    def lives(self):
+        """The agent's lives, with when each was ready. Where its queue does not answer, it takes nothing up."""
+        said = self.agent.said.read_text(errors="replace").split("agent is started\n")[1:]
+        ready = [POLLS.search(words) for words in said]
+        # The log has whole seconds.
+        times = [found and datetime.datetime.fromisoformat(found[1]).timestamp() + 1 for found in ready]
+        return [{**life, "ready": time} for life, time in zip(self.agent.lives, times, strict=True)]
 
     def log_of(self, item):
         path = self.log_path(item)

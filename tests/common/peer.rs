@@ -139,7 +139,7 @@ impl Peer {
 
     /// Waits until the model fulfils a condition; on failure shows every request.
     pub fn wait_for(&self, what: &str, condition: impl Fn(&mut Model) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while !condition(&mut self.model()) {
             assert!(
                 Instant::now() < deadline,

@@ -87,7 +87,7 @@ case "$1 $2" in
     kill -KILL "$(cat "$FAKE/pid.$name")" 2>/dev/null
     while grep -q '"Running":true' "$FAKE/state.$name"; do sleep 0.02; done ;;
   "wait "*) sleep 0.1 ;;
-  "rm "*) name=$(name_of "${*: -1}"); rm -f "$FAKE/state.$name" ;;
+  "rm "*) name=$(name_of "${*: -1}"); rm -f "$FAKE/state.$name"; hold removed ;;
   *) echo "fake docker: what is $*?" >&2; exit 1 ;;
 esac
 "#;

@@ -17,13 +17,16 @@ const PUSHERS: usize = 4;
 const AGENTS: usize = 4;
 const ITEMS: usize = 2_000;
 
+/// When one of the processes has failed, the others wait in vain for its items.
+const LONGEST: Duration = Duration::from_secs(240);
+
 /// What one of the other processes does, and on which file: `push PATH` or `work PATH`.
 const ROLE: &str = "QUEUE_TEST_ROLE";
 
 /// What the other processes do: this test starts its own binary again, with [`ROLE`] set.
 fn play(role: &str) {
     let (role, path) = role.split_once(' ').expect("a role and a path");
-    let queue = LocalQueue::open(Path::new(path)).expect("a queue");
+    let queue = LocalQueue::open_with(Path::new(path), patient()).expect("a queue");
     match role {
         "push" => {
             for _ in 0..ITEMS / PUSHERS {
@@ -34,8 +37,17 @@ fn play(role: &str) {
     }
 }
 
+/// On a machine that does much else, eight writers wait longer for each other than a command should.
+fn patient() -> Times {
+    Times {
+        busy: Duration::from_secs(60),
+        ..Times::default()
+    }
+}
+
 /// Takes items until all have ended, and prints each that it was given.
 fn work(queue: &LocalQueue) {
+    let deadline = Instant::now() + LONGEST;
     let agent = agent_of(queue);
     let (wake, woken) = channel();
     let wake = Box::new(move || {
@@ -57,6 +69,10 @@ fn work(queue: &LocalQueue) {
         if queue.queue("plain").expect("a queue").ended == ITEMS as u64 {
             return;
         }
+        assert!(
+            Instant::now() < deadline,
+            "the others do not come to an end"
+        );
         let _ = woken.recv_timeout(Duration::from_millis(500));
     }
 }

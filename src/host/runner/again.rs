@@ -62,6 +62,11 @@ fn end_of(id: &str, started: &Started, log: &mut JobLog, stop: &Stop) -> Result<
         state = patiently(|| engine::container_state(id))?;
     }
     if state.is_some_and(|state| !state.is_alive() && state.end().is_none()) {
+        // In this order: where the agent is killed between the two, the container is found by its labels, and not
+        // missed as one of which nobody knows how it ended.
+        if let Some(container) = &started.container {
+            files::remove(&container.cidfile)?;
+        }
         patiently(|| engine::remove_container(id))?;
         return Ok(None);
     }
