@@ -191,11 +191,11 @@ pub fn stream_apart(
         silence,
     };
     pump(&mut child, &mut pipes, limit).map_err(broken)?;
-    if let (Some(silence), false) = (silence, pipes.is_empty()) {
-        if child.try_wait().map_err(broken)?.is_none() {
-            end(&mut child);
-            return Err(no_answer(command, silence));
-        }
+    if let (Some(silence), false) = (silence, pipes.is_empty())
+        && child.try_wait().map_err(broken)?.is_none()
+    {
+        end(&mut child);
+        return Err(no_answer(command, silence));
     }
     child.wait().map(Ending::from).map_err(broken)
 }
