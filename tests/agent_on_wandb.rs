@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::common::peer::{How, KEY, Peer};
@@ -281,6 +282,26 @@ fn an_ack_whose_answer_is_lost_runs_the_job_once_under_both_kinds_of_server() {
             "idempotent {idempotent}"
         );
     }
+}
+
+#[test]
+fn an_item_whose_claim_nobody_answered_before_the_agent_was_stopped_is_run_by_the_next() {
+    let stage = Stage::new("");
+    stage.peer.lose("ackRunQueueItem", How::Drop, 1_000_000);
+    let item = stage.push_job(&[]);
+    let mut agent = stage.agent(&[]);
+    stage.wait_for_word("cannot be claimed yet");
+    agent.signal(Signal::SIGTERM);
+    stage.wait_for_word("a second signal stops them");
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(agent.wait(&stage.sandbox), Some(0));
+    assert_eq!(stage.peer.model().item(&item).state, "CLAIMED");
+    stage.peer.heal();
+    let _agent = stage.agent(&[]);
+    stage.run_of(&item, "running");
+    stage.wait_for_runs(1);
+    stage.wait_for_word("exit code 0");
+    assert_eq!(stage.peer.model().item(&item).failure, None);
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod queue;
 mod registries;
 mod restart;
 mod restart_docker;
+mod restart_steps;
 mod secrets;
 #[cfg(feature = "serve")]
 mod serve;

@@ -9,30 +9,30 @@ use serde_json::{Value, json};
 use crate::common::sandbox::{Agent, Sandbox};
 
 /// Numbered lines, a part of them before the test lets the rest go.
-const COUNTS: &str = r#"for n in 1 2 3; do echo "line $n"; done; echo $$ >$FAKE/counting.$1
+pub const COUNTS: &str = r#"for n in 1 2 3; do echo "line $n"; done; echo $$ >$FAKE/counting.$1
     until [ -e $FAKE/go ]; do sleep 0.02; done; for n in 4 5 6; do echo "line $n"; done; exit 3"#;
 
-fn sandbox(config: &str, job: &str) -> Sandbox {
+pub fn sandbox(config: &str, job: &str) -> Sandbox {
     let sandbox = Sandbox::with_fake_docker(job);
     sandbox.queue("q", config);
     sandbox
 }
 
-fn kill(sandbox: &Sandbox, mut agent: Agent) {
+pub fn kill(sandbox: &Sandbox, mut agent: Agent) {
     agent.signal(Signal::SIGKILL);
     assert_eq!(agent.wait(sandbox), None);
 }
 
-fn is_made(sandbox: &Sandbox, what: &str) -> bool {
+pub fn is_made(sandbox: &Sandbox, what: &str) -> bool {
     sandbox.path(&format!("fake/{what}")).exists()
 }
 
-fn let_go(sandbox: &Sandbox, step: &str) {
+pub fn let_go(sandbox: &Sandbox, step: &str) {
     std::fs::remove_file(sandbox.path(&format!("fake/hold-{step}"))).expect("held");
 }
 
 /// The output alone: without the agent's own words and commands.
-fn output(sandbox: &Sandbox, id: &str) -> String {
+pub fn output(sandbox: &Sandbox, id: &str) -> String {
     let log = sandbox.log(id);
     let own = |line: &&str| line.starts_with("[launch-agent: ") || line.starts_with("docker ");
     log.split_inclusive('\n')
@@ -41,7 +41,7 @@ fn output(sandbox: &Sandbox, id: &str) -> String {
 }
 
 /// The entries of the journal.
-fn in_hand(sandbox: &Sandbox) -> Vec<Value> {
+pub fn in_hand(sandbox: &Sandbox) -> Vec<Value> {
     let folder = sandbox.path(".local/state/launch-agent/agents/0/items");
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let texts = files.map(|file| std::fs::read_to_string(file.path()).unwrap_or_default());
@@ -50,7 +50,7 @@ fn in_hand(sandbox: &Sandbox) -> Vec<Value> {
         .collect()
 }
 
-fn nothing_is_left(sandbox: &Sandbox) {
+pub fn nothing_is_left(sandbox: &Sandbox) {
     sandbox.wait_for("an empty journal", || in_hand(sandbox).is_empty());
     let run = sandbox.path(".local/state/launch-agent/run");
     let files = std::fs::read_dir(run).expect("a folder").count();
@@ -172,7 +172,7 @@ fn items_in_hand_count_as_jobs_and_can_be_stopped() {
     sandbox.item_in(&later, &["STOPPED"]);
 }
 
-fn is_running(sandbox: &Sandbox, id: &str) -> bool {
+pub fn is_running(sandbox: &Sandbox, id: &str) -> bool {
     let command = sandbox.item(id)["command"].clone();
     let words = command.as_str().unwrap_or_default().split(' ');
     let name = words
@@ -284,7 +284,7 @@ fn the_journal_is_for_the_agents_user_alone() {
     drop(agent);
 }
 
-const ENGINE_GONE: &str =
+pub const ENGINE_GONE: &str =
     "docker: Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?\n";
 
 #[test]

@@ -138,11 +138,12 @@ impl Job {
 
     fn take_and_run(&mut self) -> Verdict {
         match self.take() {
-            Ok(true) => self.run_item(),
-            Ok(false) => {
+            Ok(Some(true)) => self.run_item(),
+            Ok(Some(false)) => {
                 self.forget();
                 Verdict::NotOurs
             }
+            Ok(None) => self.leave_to_the_next_start(),
             Err(failure) => self.close(&failed(failure), false),
         }
     }
@@ -150,8 +151,10 @@ impl Job {
     /// An item that was in hand when an earlier process ended: it is still ours, or nobody's of ours.
     fn take_up(&mut self) -> Verdict {
         ::log::info!("item {}: taken up where it was left", self.item);
-        if !self.adopt() {
-            return self.abandon();
+        match self.adopt() {
+            Some(true) => {}
+            Some(false) => return self.abandon(),
+            None => return self.leave_to_the_next_start(),
         }
         match &self.entry.step {
             Step::Ended(report) => {
@@ -162,8 +165,8 @@ impl Job {
         }
     }
 
-    /// Decides what to run and claims the item; `false` when it is not ours to run.
-    fn take(&mut self) -> Result<bool, Failure> {
+    /// Decides what to run and claims the item; `false` when it is not ours to run, `None` when that is not known.
+    fn take(&mut self) -> Result<Option<bool>, Failure> {
         let (spec, warnings) = LaunchSpec::parse(&self.entry.spec).at(Stage::Agent)?;
         if let Some(run_id) = &spec.run_id {
             self.entry.run_id.clone_from(run_id);
@@ -179,13 +182,13 @@ impl Job {
         if let Err(error) = self.keep() {
             ::log::error!("item {}: not taken: {error}", self.item);
             self.shared.queue.leave(&self.item);
-            return Ok(false);
+            return Ok(Some(false));
         }
-        if !self.claim() {
-            return Ok(false);
+        let ours = self.claim();
+        if ours == Some(true) {
+            self.shared.queue.may_run(&spec).at(Stage::Agent)?;
         }
-        self.shared.queue.may_run(&spec).at(Stage::Agent)?;
-        Ok(true)
+        Ok(ours)
     }
 
     fn run_item(&mut self) -> Verdict {

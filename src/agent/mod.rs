@@ -8,6 +8,7 @@ mod decide;
 mod dry_run;
 mod job;
 pub mod once;
+mod resuming;
 mod signals;
 mod stopping;
 
@@ -21,11 +22,10 @@ use std::time::Instant;
 use crate::config::{AgentConfig, Backend};
 use crate::failure::{Error, Kind, Result};
 use crate::host::disk::Disks;
-use crate::host::journal::Journal;
+use crate::host::engine;
+use crate::host::journal::{Entry, Journal};
 use crate::host::logs::Terminal;
-use crate::host::source;
 use crate::host::stop::Stop;
-use crate::host::{engine, runner};
 use crate::launch::spec::LaunchSpec;
 use crate::queue::{AgentId, AgentInfo, AgentStatus, ItemId, Queue, RunQueueItem, StopReason};
 
@@ -44,6 +44,10 @@ enum Event {
     LimitSet,
     /// A job's thread is about to end.
     JobEnded(ItemId, job::Verdict),
+    /// These were in hand when the agent's earlier process ended, and docker was asked about them.
+    InHand(Vec<Entry>),
+    /// What the earlier process left and nobody has in hand is ended.
+    Resumed,
 }
 
 /// How far the agent is on its way out.
@@ -125,6 +129,10 @@ pub struct Agent {
     signals_due: Instant,
     last_work: Instant,
     disks: Disks,
+    /// What an earlier process left is being looked at, until [`Event::Resumed`]: nothing new is taken.
+    is_resuming: bool,
+    /// Asks that look not to wait for docker any longer.
+    resuming: Arc<Stop>,
     /// A job failed because docker did: nothing is taken before docker answers again.
     docker_in_doubt: bool,
     /// The last trouble with the queue or docker that was said, so that it is said once.
@@ -176,6 +184,8 @@ impl Agent {
             signals_due: now,
             last_work: now,
             disks,
+            is_resuming: false,
+            resuming: Arc::default(),
             docker_in_doubt: false,
             said: None,
         })
@@ -183,7 +193,6 @@ impl Agent {
 
     /// Works until it is told to end, or, with `once`, until there is no more work.
     pub fn run(mut self) -> Result<Tally> {
-        source::sweep(&self.shared.config.cache_folder, &engine::is_mounted);
         signals::listen(self.shared.config.on_signal.value, self.sender.clone())?;
         let sender = self.sender.clone();
         self.shared.queue.watch(
@@ -201,7 +210,7 @@ impl Agent {
             list(&self.queues),
             self.shared.agent
         );
-        let worked = self.take_up().and_then(|()| self.work());
+        let worked = self.resume().and_then(|()| self.work());
         if let Err(error) = self.shared.queue.close(&self.shared.agent) {
             log::warn!("the queue was not told that the agent has ended: {error}");
         }
@@ -220,16 +229,20 @@ impl Agent {
                 Ok(true) => self.said = None,
                 // A turn without a poll shows nothing: the trouble may still be there.
                 Ok(false) => {}
-                Err(error) if self.once && self.running.is_empty() => return Err(error),
+                Err(error) if self.once && self.is_idle() => return Err(error),
                 Err(error) => self.say_once(&error),
             }
-            if self.running.is_empty()
-                && (self.phase > Phase::Working || (self.once && self.said.is_none()))
+            if self.is_idle() && (self.phase > Phase::Working || (self.once && self.said.is_none()))
             {
                 return Ok(());
             }
             self.wait();
         }
+    }
+
+    /// Has it nothing in hand?
+    fn is_idle(&self) -> bool {
+        self.running.is_empty() && !self.is_resuming
     }
 
     /// Everything there is to do now. `false` when the next poll is not due yet.
@@ -243,7 +256,7 @@ impl Agent {
             }
         }
         self.stop_what_is_due();
-        let polls = Instant::now() >= self.poll_due;
+        let polls = Instant::now() >= self.poll_due && !(self.once && self.is_resuming);
         if polls {
             self.take_work()?;
         }
@@ -255,7 +268,7 @@ impl Agent {
     fn take_work(&mut self) -> Result<()> {
         self.poll_due = Instant::now() + self.shared.queue.poll_every(self.last_work.elapsed());
         let ready = self.check_docker().and_then(|()| self.disks.check());
-        let takes = self.phase == Phase::Working && ready.is_ok();
+        let takes = self.phase == Phase::Working && !self.is_resuming && ready.is_ok();
         // Each queue is asked once; one that had work goes to the back and is asked again.
         let mut asked = 0;
         loop {
@@ -309,40 +322,6 @@ impl Agent {
         if self.docker_in_doubt && self.free_slots() > 0 {
             engine::version()?;
             self.docker_in_doubt = false;
-        }
-        Ok(())
-    }
-
-    /// Takes up what an earlier process of this agent had in hand, and ends what it left and nobody has in hand.
-    fn take_up(&mut self) -> Result<()> {
-        let (mut entries, troubles) = self.shared.journal.entries()?;
-        for trouble in &troubles {
-            self.say_once(trouble);
-        }
-        let items: Vec<String> = entries.iter().map(|entry| entry.item.clone()).collect();
-        match runner::note_restarts(self.shared.journal.name(), &mut entries) {
-            Ok(changed) => {
-                for entry in changed {
-                    self.shared.journal.keep(entry)?;
-                }
-            }
-            // Each job asks again, and waits for docker.
-            Err(error) => self.say_once(&error),
-        }
-        for entry in entries {
-            let id = ItemId(entry.item.clone());
-            let is_scheduler = is_scheduler(&entry.spec);
-            let stop = Arc::new(Stop::default());
-            let thread = job::take_up(&self.shared, entry, &stop, &self.sender)?;
-            self.running
-                .insert(id, Running::new(stop, thread, is_scheduler));
-        }
-        // What is not understood may be in hand all the same: then nobody's container is ended.
-        if troubles.is_empty() {
-            let grace = self.shared.config.stop_grace.value;
-            if let Err(error) = runner::end_orphans(self.shared.journal.name(), &items, grace) {
-                self.say_once(&error);
-            }
         }
         Ok(())
     }
@@ -404,18 +383,19 @@ impl Agent {
             // The loop has turned, and waits no longer than until then.
             Event::LimitSet => {}
             Event::JobEnded(item, verdict) => self.job_ended(&item, verdict),
+            Event::InHand(entries) => self.take_up(entries),
+            Event::Resumed => {
+                self.is_resuming = false;
+                self.look_at_once();
+            }
         }
     }
 
     fn job_ended(&mut self, item: &ItemId, verdict: job::Verdict) {
         if let Some(running) = self.running.remove(item) {
-            for thread in [Some(running.thread), running.stopper]
-                .into_iter()
-                .flatten()
-            {
-                // A panic of the job itself was caught and reported by its thread.
-                let _ = thread.join();
-            }
+            // A panic of the job itself was caught and reported by its thread. That of its stop may still wait for
+            // docker's answer, and ends by itself.
+            let _ = running.thread.join();
         }
         match verdict {
             job::Verdict::Succeeded => self.tally.succeeded += 1,

@@ -36,6 +36,7 @@ impl Agent {
         }
         if signals.stop_polling && self.phase == Phase::Working {
             self.phase = Phase::Draining;
+            self.resuming.request(StopReason::AgentStopped);
             log::info!("told to take nothing more; ending when the running jobs have ended");
         }
         Ok(())
@@ -79,9 +80,9 @@ impl Agent {
     }
 
     pub(super) fn signalled(&mut self) {
+        self.resuming.request(StopReason::AgentStopped);
         let on_signal = self.shared.config.on_signal.value;
-        if self.phase == Phase::Working && on_signal == OnSignal::Drain && !self.running.is_empty()
-        {
+        if self.phase == Phase::Working && on_signal == OnSignal::Drain && !self.is_idle() {
             self.phase = Phase::Draining;
             log::info!(
                 "ending when {} running jobs have ended; a second signal stops them",

@@ -19,6 +19,9 @@ pub use events::{Memory, end_from_events, ended_without_the_engine, seconds, was
 /// An engine that answers does so in milliseconds; a busy disk may take a while.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// How long a killed process may take to be gone.
+const DYING: Duration = Duration::from_millis(200);
+
 /// To say that it is there, an engine needs no disk; and the agent's loop waits for it.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
@@ -267,6 +270,8 @@ pub fn stop_container(container: &str, grace: Duration) -> Result<bool> {
         }
         log::warn!("the container {container} did not stop; killing it");
         let _ = process::output(&docker::kill(container), ANSWER);
+        // Docker returns when the signal is sent, and hears of the end a moment later.
+        std::thread::sleep(DYING);
     }
     Err(Error::new(
         Kind::Docker,

@@ -149,13 +149,16 @@ fn stream_until(
         reader,
         on_output: &mut on_output,
     }];
-    pump(&mut child, &mut pipes, deadline).map_err(|cause| not_followed(command, cause))?;
+    pump(&mut child, &mut pipes, Limit::until(deadline))
+        .map_err(|cause| not_followed(command, cause))?;
     Ok(child)
 }
 
 /// [`stream`] with standard output and standard error apart. Which of two pieces was written first is then not known.
+/// A command that prints nothing for `silence` is ended, and that is an error.
 pub fn stream_apart(
     command: &CommandLine,
+    silence: Option<Duration>,
     started: impl FnOnce(Group),
     mut on_output: impl FnMut(Stream, &[u8]),
 ) -> Result<Ending> {
@@ -183,10 +186,18 @@ pub fn stream_apart(
             on_output: &mut take_errors,
         },
     ];
-    pump(&mut child, &mut pipes, None)
-        .and_then(|()| child.wait())
-        .map(Ending::from)
-        .map_err(broken)
+    let limit = Limit {
+        deadline: None,
+        silence,
+    };
+    pump(&mut child, &mut pipes, limit).map_err(broken)?;
+    if let (Some(silence), false) = (silence, pipes.is_empty())
+        && child.try_wait().map_err(broken)?.is_none()
+    {
+        end(&mut child);
+        return Err(no_answer(command, silence));
+    }
+    child.wait().map(Ending::from).map_err(broken)
 }
 
 /// Runs a short command to its end and gives what it printed; after `timeout` it is killed, and that is an error.
@@ -242,17 +253,11 @@ fn output_of(
             on_output: &mut keep_stderr,
         },
     ];
-    pump(&mut child, &mut pipes, Some(deadline)).map_err(broken)?;
+    pump(&mut child, &mut pipes, Limit::until(Some(deadline))).map_err(broken)?;
     drop(pipes);
     let Some(status) = wait_until(&mut child, deadline).map_err(broken)? else {
         end(&mut child);
-        return Err(Error::new(
-            Kind::Docker,
-            format!(
-                "`{command}` gave no answer in {} s and was ended",
-                timeout.as_secs()
-            ),
-        ));
+        return Err(no_answer(command, timeout));
     };
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ok(Output {
@@ -260,6 +265,16 @@ fn output_of(
         stdout: text(stdout),
         stderr: text(stderr),
     })
+}
+
+fn no_answer(command: &CommandLine, limit: Duration) -> Error {
+    Error::new(
+        Kind::Docker,
+        format!(
+            "`{command}` gave no answer in {} s and was ended",
+            limit.as_secs()
+        ),
+    )
 }
 
 fn keep(kept: &mut Vec<u8>, bytes: &[u8]) {
@@ -325,13 +340,38 @@ struct Pipe<'a> {
     on_output: &'a mut dyn FnMut(&[u8]),
 }
 
-/// Reads all pipes until they end, until `child` has ended and the rest has lingered, or until the deadline.
-fn pump(child: &mut Child, pipes: &mut Vec<Pipe<'_>>, deadline: Option<Instant>) -> io::Result<()> {
+/// How long a program may take.
+#[derive(Clone, Copy)]
+struct Limit {
+    deadline: Option<Instant>,
+    /// How long it may print nothing.
+    silence: Option<Duration>,
+}
+
+impl Limit {
+    fn until(deadline: Option<Instant>) -> Limit {
+        Limit {
+            deadline,
+            silence: None,
+        }
+    }
+
+    /// When it is over, as long as nothing more is printed.
+    fn after(self, last_output: Instant) -> Option<Instant> {
+        let silent = self.silence.map(|silence| last_output + silence);
+        self.deadline.into_iter().chain(silent).min()
+    }
+}
+
+/// Reads all pipes until they end, until `child` has ended and the rest has lingered, or until the limit.
+fn pump(child: &mut Child, pipes: &mut Vec<Pipe<'_>>, limit: Limit) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     let mut looked = Instant::now();
+    let mut last_output = looked;
     let mut ended: Option<Instant> = None;
     while !pipes.is_empty() {
         let now = Instant::now();
+        let deadline = limit.after(last_output);
         if deadline.is_some_and(|deadline| now >= deadline)
             || ended.is_some_and(|end| now >= end + LINGER)
         {
@@ -339,6 +379,9 @@ fn pump(child: &mut Child, pipes: &mut Vec<Pipe<'_>>, deadline: Option<Instant>)
         }
         let wait = deadline.map_or(TICK, |deadline| TICK.min(deadline - now));
         let ready = wait_for_input(pipes, wait)?;
+        if !ready.is_empty() {
+            last_output = Instant::now();
+        }
         for index in ready.into_iter().rev() {
             let bytes = pipes[index].reader.read(&mut buffer)?;
             match bytes {
@@ -454,6 +497,17 @@ mod tests {
         assert_eq!(slow.expect("a run"), None);
         let quick = stream_within(&sh("exit 3"), TICK * 60, |_| {}, |_| {});
         assert_eq!(quick.expect("a run"), Some(Ending::Code(3)));
+    }
+
+    #[test]
+    fn a_command_that_falls_silent_is_ended_and_one_that_goes_on_printing_is_not() {
+        let silence = Some(Duration::from_millis(500));
+        let silent = stream_apart(&sh("echo begun; exec sleep 60"), silence, |_| {}, |_, _| {});
+        let error = silent.expect_err("silence");
+        assert!(error.message.contains("gave no answer"), "{error}");
+        let prints = sh("for n in 1 2 3 4 5 6 7 8; do echo $n; sleep 0.1; done; exit 3");
+        let ending = stream_apart(&prints, silence, |_| {}, |_, _| {}).expect("a run");
+        assert_eq!(ending, Ending::Code(3));
     }
 
     #[test]

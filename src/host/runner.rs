@@ -39,8 +39,8 @@ const UNSEEN: i32 = 255;
 /// How often an engine is asked again that does not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
-/// How often a docker that answers is asked to remove a container: it may be busy with it for some seconds.
-const REMOVE_TRIES: u32 = 4;
+/// How often a docker that answers is asked for what it refuses: it may be busy for some seconds.
+const TRIES: u32 = 4;
 
 /// Runs the job to its end and says how it ended. An error is a refusal to run it, or docker's or the machine's
 /// trouble (see [`engine::may_pass`]), not the job's failure.
@@ -129,7 +129,7 @@ fn find_end(
             Some(end) => Ok(end),
             None if matches!(client, Ending::Code(_)) => {
                 // A restart of the engine takes its memory, and with it how the container ended.
-                if patiently(|| engine::was_restarted(&id, since(started)))? {
+                if is_known(|| engine::was_restarted(&id, since(started))) {
                     return Err(gone_with_the_engine(None));
                 }
                 Err(trouble.unwrap_or_else(|| refused(client, log)))
@@ -211,9 +211,9 @@ fn own_end(
     let since = since(started);
     let went_with_the_engine = if outlived_engine {
         // An engine that saw the end is there still, and has ended nobody by ending.
-        patiently(|| Ok(engine::Memory::since(since)?.lacks_end(id, since)))?
+        is_known(|| Ok(engine::Memory::since(since)?.lacks_end(id, since)))
     } else {
-        started.engine_restarted || patiently(|| engine::was_restarted(id, since))?
+        started.engine_restarted || is_known(|| engine::was_restarted(id, since))
     };
     if went_with_the_engine {
         return Err(gone_with_the_engine(Some(end.exit)));
@@ -237,25 +237,49 @@ fn unknown_end(why: &str) -> Error {
     )
 }
 
-/// Asks the engine until it answers: a container that it may be running holds its slot.
-fn patiently<T>(mut ask: impl FnMut() -> Result<T>) -> Result<T> {
-    let mut said = false;
+/// Asks the engine until it answers, however long it refuses: a container that it may be running holds its slot.
+fn patiently<T>(ask: impl FnMut() -> Result<T>) -> Result<T> {
+    until_answered(ask, None)
+}
+
+/// Asks the engine about a container that does not run any more, or never did: its slot is not held for an answer that
+/// does not come. It waits for an engine that does not answer at all; one that does, and not this, is asked a few
+/// times.
+fn for_a_while<T>(ask: impl FnMut() -> Result<T>) -> Result<T> {
+    until_answered(ask, Some(TRIES))
+}
+
+/// What the engine knows of something that is over; `false` where it cannot be told.
+fn is_known(ask: impl FnMut() -> Result<bool>) -> bool {
+    for_a_while(ask).unwrap_or_else(|error| {
+        log::warn!("what docker remembers cannot be told: {error}");
+        false
+    })
+}
+
+/// The answer; or the error, once an engine that shows signs of life has given no answer `most` times.
+fn until_answered<T>(mut ask: impl FnMut() -> Result<T>, most: Option<u32>) -> Result<T> {
+    let (mut said, mut refusals) = (false, 0);
     loop {
-        match ask() {
-            Err(error) if error.kind == Kind::Docker => {
-                if !said {
-                    said = true;
-                    log::error!("{error}; the job's slot stays taken until docker answers");
-                }
-                std::thread::sleep(ASK_AGAIN);
-            }
+        let error = match ask() {
+            Err(error) if error.kind == Kind::Docker => error,
             answer => {
                 if said {
                     log::info!("docker answers again");
                 }
                 return answer;
             }
+        };
+        if let Some(most) = most {
+            refusals += u32::from(engine::version().is_ok());
+            if refusals >= most {
+                return Err(error);
+            }
         }
+        if !std::mem::replace(&mut said, true) {
+            log::error!("{error}; the job's slot stays taken until docker answers");
+        }
+        std::thread::sleep(ASK_AGAIN);
     }
 }
 
@@ -357,17 +381,10 @@ pub fn clear(started: &Started, labels: Labels<'_>) {
     let Some(container) = &started.container else {
         return;
     };
-    let mut refusals = 0;
-    let removed = patiently(|| {
-        let removed =
-            again::look(container, labels)?.map_or(Ok(()), |id| engine::remove_container(&id));
-        refusals += u32::from(removed.is_err() && engine::version().is_ok());
-        match removed {
-            Err(error) if refusals < REMOVE_TRIES => Err(error),
-            removed => Ok(removed),
-        }
+    let removed = for_a_while(|| {
+        again::look(container, labels)?.map_or(Ok(()), |id| engine::remove_container(&id))
     });
-    if let Ok(Err(error)) | Err(error) = removed {
+    if let Err(error) = removed {
         log::warn!(
             "the container {} could not be removed: {error}",
             container.name

@@ -64,7 +64,9 @@ case "$1 $2" in
     setsid bash -c 'end() { sed -e "s/running/exited/; s/true/false/; s/\"ExitCode\":0/\"ExitCode\":$1/" "$FAKE/state.$2" >"$FAKE/state.$2.new"; mv "$FAKE/state.$2.new" "$FAKE/state.$2"; }; "$@"; code=$?; end $code "$3"; exit $code' container "$0" --container "$name" "${args[@]}" &
     wait $!; exit $? ;;
   "container inspect") hold inspect; cat "$FAKE/state.$(name_of "${*: -1}")" 2>/dev/null || { echo "Error: No such container: ${*: -1}" >&2; exit 1; } ;;
+  "ps --quiet") ;;
   "ps --all")
+    hold ps
     containers | while read -r name; do
       fits=1
       for word; do case "$word" in label=*) grep -qxF -- "${word#label=}" "$FAKE/args.$name" || fits= ;; esac; done
@@ -87,7 +89,8 @@ case "$1 $2" in
     kill -KILL "$(cat "$FAKE/pid.$name")" 2>/dev/null
     while grep -q '"Running":true' "$FAKE/state.$name"; do sleep 0.02; done ;;
   "wait "*) sleep 0.1 ;;
-  "rm "*) name=$(name_of "${*: -1}"); rm -f "$FAKE/state.$name"; hold removed ;;
+  "build "*) hold build; for ((i = 1; i < $#; i++)); do j=$((i + 1)); [ "${!i}" != --tag ] || echo "${!j}" >>"$FAKE/images"; done ;;
+  "rm "*) hold rm; name=$(name_of "${*: -1}"); rm -f "$FAKE/state.$name"; hold removed ;;
   *) echo "fake docker: what is $*?" >&2; exit 1 ;;
 esac
 "#;

@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use crate::common::sandbox::Sandbox;
 
-fn sandbox(job: &str) -> Sandbox {
+pub fn sandbox(job: &str) -> Sandbox {
     let sandbox = Sandbox::with_fake_docker(job);
     sandbox.queue("q", "{}");
     sandbox
 }
 
 /// Puts a case before all others of the fake docker.
-fn answer(sandbox: &mut Sandbox, pattern: &str, commands: &str) {
+pub fn answer(sandbox: &mut Sandbox, pattern: &str, commands: &str) {
     let script = sandbox.read("bin/docker").replacen(
         "case \"$1 $2\" in\n",
         &format!("case \"$1 $2\" in\n  {pattern}) {commands} ;;\n"),

@@ -5,3 +5,4 @@ mod disk;
 mod engines;
 mod flood;
 mod hostile;
+mod refusals;

@@ -10,8 +10,8 @@ use crate::queue::{AgentId, Former, RunQueueItem};
 
 impl Job {
     /// Makes the lease a claim. While the queue gives no answer it is asked again: the claim may have been made, and
-    /// giving up would leave the item claimed by nobody.
-    pub(super) fn claim(&self) -> bool {
+    /// giving up would leave the item claimed by nobody. `None` when the job was asked to stop before there was one.
+    pub(super) fn claim(&self) -> Option<bool> {
         let (queue, agent) = (&self.shared.queue, &self.shared.agent);
         let ours = self.ask_queue("claimed", || {
             queue.ack(agent, &self.item, &self.entry.run_id)
@@ -21,12 +21,12 @@ impl Job {
             Some(true) => {}
             None => queue.leave(&self.item),
         }
-        ours == Some(true)
+        ours
     }
 
-    /// Takes the item over from this agent's earlier process. While the queue gives no answer, it is ours: what runs
-    /// is followed, and its end is reported when the queue is there again.
-    pub(super) fn adopt(&mut self) -> bool {
+    /// Takes the item over from this agent's earlier process. While the queue gives no answer, one that was claimed is
+    /// ours: what runs is followed, and its end is reported when the queue is there again.
+    pub(super) fn adopt(&mut self) -> Option<bool> {
         let former = Former {
             agents: self.entry.agents.iter().cloned().map(AgentId).collect(),
             run_id: self.entry.run_id.clone(),
@@ -41,7 +41,9 @@ impl Job {
         // Ended between the two, the next process must know both names.
         self.entry.agents.push(agent.0.clone());
         self.keep_or_say();
-        let ours = self.ask_queue("taken up", || queue.adopt(&agent, &item, &former));
+        let ask = || queue.adopt(&agent, &item, &former);
+        // Asked once whatever else is wanted of the item: one that was given up is stopped as what it is.
+        let ours = ask().map_or_else(|_| self.ask_queue("taken up", ask), Some);
         if ours == Some(true) {
             self.entry.agents = vec![agent.0];
             if self.entry.step == Step::Taken {
@@ -49,7 +51,17 @@ impl Job {
             }
             self.keep_or_say();
         }
-        ours.unwrap_or(former.claimed)
+        ours.or(former.claimed.then_some(true))
+    }
+
+    /// The agent ends before the queue has said whose the item is. Nothing runs for it, and it may be claimed: the
+    /// journal keeps it.
+    pub(super) fn leave_to_the_next_start(&self) -> Verdict {
+        log::warn!(
+            "item {}: it is not known whether it is this agent's; asked again when the agent starts again",
+            self.item
+        );
+        Verdict::NotOurs
     }
 
     /// Asks the queue until it answers; `None` when the job was asked to stop first.

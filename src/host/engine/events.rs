@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{Timestamp, ToSpan};
 use serde::Deserialize;
 
 use super::{ANSWER, End, engine_trouble, explain, refusal};
@@ -18,7 +18,10 @@ const KEPT: usize = 256;
 /// How a container ended that is no longer there, from the engine's memory of events since `since`. `None` when it
 /// never started, or when the engine has forgotten.
 pub fn end_from_events(container: &str, since: Timestamp) -> Result<Option<End>> {
-    let command = docker::events(container, &seconds(since), &seconds(Timestamp::now()));
+    // A clock that was set back meanwhile must not make the question one about the future, which docker refuses.
+    let now = Timestamp::now();
+    let since = since.min(now - 1.minute());
+    let command = docker::events(container, &seconds(since), &seconds(now));
     let output = process::output(&command, ANSWER)?;
     if !output.is_success() {
         return Err(refusal(&output));

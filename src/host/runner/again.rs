@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{boot, clean_up, container_id, follow, patiently, since, unknown_end};
+use super::{boot, clean_up, container_id, follow, for_a_while, patiently, since, unknown_end};
 use crate::failure::{Error, Kind, Result};
 use crate::host::engine::{self, End, Labelled};
 use crate::host::files;
@@ -67,7 +67,14 @@ fn end_of(id: &str, started: &Started, log: &mut JobLog, stop: &Stop) -> Result<
         if let Some(container) = &started.container {
             files::remove(&container.cidfile)?;
         }
-        patiently(|| engine::remove_container(id))?;
+        for_a_while(|| engine::remove_container(id)).map_err(|error| {
+            Error::new(
+                Kind::System,
+                format!(
+                    "a container that was made for the job and never started is in its way: {error}"
+                ),
+            )
+        })?;
         return Ok(None);
     }
     if let Some(end) = follow::to_the_end(id, started, log, stop)? {
@@ -173,28 +180,39 @@ pub fn end_orphans(agent: &str, items: &[String], grace: Duration) -> Result<()>
     let labels = [format!("{AGENT_LABEL}={agent}")];
     let all = engine::containers(&labels)?;
     let orphans = all.into_iter().filter(|found| !items.contains(&found.item));
-    for Labelled {
+    for orphan in orphans {
+        if let Err(error) = end_orphan(&orphan, grace) {
+            // What docker will not end is left; a docker that does not answer is asked again for all of them.
+            engine::version()?;
+            log::error!(
+                "the container {} could not be ended, and is left: {error}",
+                orphan.name
+            );
+        }
+    }
+    Ok(())
+}
+
+fn end_orphan(orphan: &Labelled, grace: Duration) -> Result<()> {
+    let Labelled {
         id,
         name,
         state,
         item,
-    } in orphans
-    {
-        match state.as_str() {
-            "exited" | "dead" | "removing" => {}
-            "created" => {
-                log::warn!(
-                    "the container {name} of item {item} was made and never started, and the item is not in hand: removing it"
-                );
-                engine::remove_container(&id)?;
-            }
-            _ => {
-                log::warn!(
-                    "the container {name} of item {item} runs, and the item is not in hand: stopping it"
-                );
-                engine::stop_container(&id, grace)?;
-            }
+    } = orphan;
+    match state.as_str() {
+        "exited" | "dead" | "removing" => Ok(()),
+        "created" => {
+            log::warn!(
+                "the container {name} of item {item} was made and never started, and the item is not in hand: removing it"
+            );
+            engine::remove_container(id)
+        }
+        _ => {
+            log::warn!(
+                "the container {name} of item {item} runs, and the item is not in hand: stopping it"
+            );
+            engine::stop_container(id, grace).map(drop)
         }
     }
-    Ok(())
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{own_end, patiently, since};
-use crate::failure::Result;
+use super::{for_a_while, is_known, own_end, patiently, since, unknown_end};
+use crate::failure::{Error, Kind, Result};
 use crate::host::engine::{self, End};
 use crate::host::journal::Started;
 use crate::host::logs::seam::{self, Seam};
@@ -20,6 +20,12 @@ const LONGEST: u64 = 128 << 20;
 
 /// How often a container is looked at whose output cannot be followed.
 const WATCH: Duration = Duration::from_secs(2);
+
+/// The least time between two looks, whatever docker says.
+const LEAST: Duration = Duration::from_millis(50);
+
+/// How long docker may be silent over what it has kept already.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// Follows a container to its end, which is the job's own or an error; `None` when the engine does not know how it
 /// ended, or whether it ever ran.
@@ -44,7 +50,8 @@ pub fn to_the_end(
         let (is_alive, end) = match patiently(|| engine::container_state(id))? {
             None => {
                 log.note("[launch-agent: lines may be missing here: docker has removed the container, and its log with it]");
-                return patiently(|| engine::end_from_events(id, since(started)))?
+                return for_a_while(|| engine::end_from_events(id, since(started)))
+                    .map_err(|error| unknown_end(&format!("its container is gone, and {error}")))?
                     .map(|end| own_end(id, started, end, outlived_engine, stop))
                     .transpose();
             }
@@ -60,13 +67,23 @@ pub fn to_the_end(
             started,
         };
         // While docker is away it has a log all the same: its end is not taken for the log's.
-        let followed = patiently(|| follow(&source, log, |client| doing(Some(client))));
+        let mut follow = || follow(&source, log, |client| doing(Some(client)));
+        let followed = if is_alive {
+            patiently(&mut follow)
+        } else {
+            for_a_while(&mut follow)
+        };
         doing(None);
         if let Err(error) = followed {
             log::warn!("the output of the container {id} cannot be followed: {error}");
+            if !is_alive {
+                log.note(format_args!(
+                    "[launch-agent: lines may be missing here: {error}]"
+                ));
+            }
         }
         if !is_alive {
-            if patiently(|| engine::ended_without_the_engine(id, since(started)))? {
+            if is_known(|| engine::ended_without_the_engine(id, since(started))) {
                 log.note(
                     "[launch-agent: lines may be missing here: docker was away when the job ended]",
                 );
@@ -77,8 +94,15 @@ pub fn to_the_end(
                 .map(|end| own_end(id, started, end, outlived_engine, stop))
                 .transpose();
         }
-        let _ = process::output(&docker::wait(id), WATCH);
+        wait(id);
     }
+}
+
+/// Waits a moment for the end of a container, also where docker has no patience for the question.
+fn wait(id: &str) {
+    let waited = process::output(&docker::wait(id), WATCH);
+    let has_refused = waited.is_ok_and(|output| !output.is_success());
+    std::thread::sleep(if has_refused { WATCH } else { LEAST });
 }
 
 /// Whose output is followed.
@@ -109,14 +133,18 @@ fn follow(source: &Source<'_>, log: &mut JobLog, client: impl Fn(Group)) -> Resu
                 ));
             }
             if source.is_alive {
-                process::stream(&docker::attach(source.id), client, |bytes| {
-                    log.output(bytes);
-                })?;
+                pass_on(
+                    source,
+                    &docker::attach(source.id),
+                    Seam::default(),
+                    log,
+                    client,
+                )?;
             }
             return Ok(());
         }
     };
-    pass_on(&command, seam, log, client)
+    pass_on(source, &command, seam, log, client)
 }
 
 fn last_written(source: &Source<'_>, log: &JobLog) -> Timestamp {
@@ -143,15 +171,15 @@ fn find_seam(source: &Source<'_>, log: &JobLog, client: &impl Fn(Group)) -> Resu
     // Docker writes out a byte that is not text as three.
     let most = usize::try_from(3 * length + 1).unwrap_or(usize::MAX);
     let (mut stdout, mut stderr) = (Kept::new(log, most), Kept::new(log, most));
-    let ending =
-        process::stream_apart(
-            &docker::logs(source.id),
-            client,
-            |stream, bytes| match stream {
-                Stream::Output => stdout.push(bytes),
-                Stream::Errors => stderr.push(bytes),
-            },
-        )?;
+    let ending = process::stream_apart(
+        &docker::logs(source.id),
+        Some(SILENCE),
+        client,
+        |stream, bytes| match stream {
+            Stream::Output => stdout.push(bytes),
+            Stream::Errors => stderr.push(bytes),
+        },
+    )?;
     let (stdout, stderr) = (stdout.finish(), stderr.finish());
     if ending != Ending::Code(0) {
         let said = engine::explain(&String::from_utf8_lossy(&stderr));
@@ -198,8 +226,9 @@ impl Kept {
     }
 }
 
-/// Runs a command that prints a container's output from its beginning, and passes on what lies behind the seam.
+/// Runs a command that prints a container's output, and passes on what lies behind the seam.
 fn pass_on(
+    source: &Source<'_>,
     command: &CommandLine,
     seam: Seam,
     log: &mut JobLog,
@@ -211,11 +240,20 @@ fn pass_on(
         unfinished: seam.unfinished,
         held: Vec::new(),
     };
-    let ending = process::stream_apart(command, client, |stream, bytes| {
+    // One that runs may be silent for days.
+    let silence = (!source.is_alive).then_some(SILENCE);
+    let ending = process::stream_apart(command, silence, client, |stream, bytes| {
         rest.push(stream, bytes, log);
-    })?;
-    rest.finish(ending, log);
-    Ok(())
+    });
+    let said = rest.finish(ending.as_ref().ok(), log);
+    // Of one that runs, what follows is asked for again as long as it does.
+    if ending? == Ending::Code(0) || source.is_alive {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Docker,
+        format!("docker's log of the container broke off: {said}"),
+    ))
 }
 
 /// What is still to be left out of the two streams.
@@ -247,7 +285,7 @@ impl Rest {
         }
         if stream == Stream::Errors {
             log.output(&std::mem::take(&mut self.held));
-            if ["Error", "error from daemon"]
+            if ["Error", "error from daemon", "You cannot attach"]
                 .iter()
                 .any(|start| shown.starts_with(start.as_bytes()))
             {
@@ -258,13 +296,16 @@ impl Rest {
         log.output(shown);
     }
 
-    fn finish(mut self, ending: Ending, log: &mut JobLog) {
+    /// Gives what docker said of its end, when that was not a good one.
+    fn finish(mut self, ending: Option<&Ending>, log: &mut JobLog) -> String {
         for (redactor, skip) in [&mut self.stdout, &mut self.stderr] {
             let shown = redactor.finish();
             log.output(&shown[shown.len().min(*skip)..]);
         }
-        if ending == Ending::Code(0) {
+        if ending == Some(&Ending::Code(0)) {
             log.output(&self.held);
+            return String::new();
         }
+        engine::explain(&String::from_utf8_lossy(&self.held))
     }
 }
