@@ -41,7 +41,7 @@ fn database(sandbox: &Sandbox) -> Connection {
 }
 
 /// Pushes a job of a git repository whose host answers only while nobody holds it.
-fn push_git(sandbox: &mut Sandbox) -> String {
+pub fn push_git(sandbox: &mut Sandbox) -> String {
     sandbox.write_program(
         "ssh",
         r#"#!/bin/bash
