@@ -324,12 +324,10 @@ fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConfig> 
             limit(file.max_schedulers, &in_file("max_schedulers"))?,
             from_file(),
         ),
-        stopped_run_timeout: Setting::default(Duration::from_secs(60)).or(
-            file.stopped_run_timeout.map(Duration::from_secs),
-            from_file(),
-        ),
+        stopped_run_timeout: Setting::default(Duration::from_secs(60))
+            .or(file.stopped_run_timeout.map(file::seconds), from_file()),
         stop_grace: Setting::default(Duration::from_secs(10))
-            .or(file.stop_grace.map(Duration::from_secs), from_file()),
+            .or(file.stop_grace.map(file::seconds), from_file()),
         timeout: Setting::default(None).or(file.timeout(&path)?.map(Some), from_file()),
         max_retries: Setting::default(5).or(file.max_retries, from_file()),
         on_signal: Setting::default(OnSignal::Drain).or(file.on_signal(&path)?, from_file()),

@@ -354,7 +354,7 @@ impl Job {
         if failure.cause.kind == Kind::Docker {
             let _ = self.events.send(Event::DockerInDoubt);
         }
-        let tries = self.shared.config.max_retries.value + 1;
+        let tries = self.shared.config.max_retries.value.saturating_add(1);
         self.entry.attempt += 1;
         let said = format!("try {} of {tries}: {}", self.entry.attempt, failure.cause);
         self.entry.step = Step::Again(said);
