@@ -371,6 +371,33 @@ fn a_running_job_is_cancelled() {
 }
 
 #[test]
+fn times_without_measure_are_long_times_and_harm_nothing() {
+    let sandbox = sandbox("{}", "exec sleep 600");
+    let config = sandbox.write(
+        "agent.yaml",
+        "stop_grace: 18446744073709551615\nstopped_run_timeout: 18446744073709551615\ntimeout: 18446744073709551615\n\
+         transfer_timeout: 18446744073709551615\nmax_retries: 4294967295\n",
+    );
+    sandbox.write(
+        "fake/refuse",
+        "docker: Cannot connect to the Docker daemon\n",
+    );
+    sandbox.write("fake/registry", "");
+    let id = sandbox.push("other:1", &["--timeout", "18446744073709551615"]);
+    let _agent = sandbox.start_agent(&["--config", config.to_str().expect("UTF-8")]);
+    sandbox.wait_for("the trouble", || {
+        sandbox.read("agent.err").contains("does not answer")
+    });
+    std::fs::remove_file(sandbox.path("fake/refuse")).expect("removed");
+    sandbox.wait_for("the container", || sandbox.calls("run").len() == 2);
+    let warning = sandbox.item(&id)["warnings"].to_string();
+    assert!(warning.contains("try 2 of 4294967295: "), "{warning}");
+    sandbox.ok(&["item", "cancel", &id]);
+    let item = sandbox.item_in(&id, &["STOPPED"]);
+    assert_eq!(item["message"], "a person asked for it", "{item}");
+}
+
+#[test]
 fn the_first_signal_lets_jobs_end_and_the_second_stops_them() {
     let sandbox = sandbox("{}", WAITS);
     let id = sandbox.push("job:1", &[]);

@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use launch_agent::cli::BackendArgs;
+use launch_agent::config::{AgentConfig, Environment};
+use launch_agent::failure::Kind;
 use launch_agent::host::machine::machine;
 use launch_agent::launch::build::{Settings, decide};
 use launch_agent::launch::builder::Builder;
@@ -123,6 +126,7 @@ fn read_value(value: &Value) {
 
 /// Everything that reads text.
 fn read_text(text: &str) {
+    read_agent_file(text);
     for name in ["t", "t.json", "t.yaml"] {
         if let Ok(value) = document::parse(text, name) {
             read_value(&value);
@@ -224,12 +228,110 @@ fn spec() -> impl Strategy<Value = Value> {
     })
 }
 
+/// The agent's own file with the right keys and anything in them.
+fn agent_file() -> impl Strategy<Value = String> {
+    const KEYS: [&str; 24] = [
+        "queue",
+        "queues",
+        "entity",
+        "max_jobs",
+        "max_schedulers",
+        "secure_mode",
+        "stopped_run_timeout",
+        "verbosity",
+        "builder",
+        "registry",
+        "environment",
+        "base_url",
+        "backend",
+        "stop_grace",
+        "timeout",
+        "max_retries",
+        "on_signal",
+        "log_max_bytes",
+        "min_free_disk",
+        "engine",
+        "network",
+        "pull_policy",
+        "transfer_timeout",
+        "policy",
+    ];
+    let value = prop_oneof![
+        any::<u64>().prop_map(|number| number.to_string()),
+        any::<i64>().prop_map(|number| number.to_string()),
+        Just(u64::MAX.to_string()),
+        prop::sample::select(
+            &[
+                "true",
+                "~",
+                "docker",
+                "drain",
+                "always",
+                "local",
+                "{type: docker}",
+                "{type: ecr, uri: x}",
+                "{destination: 'h:5/x'}",
+                "{preset: open, allow: [x=*], max_memory: 1g}",
+                "{mounts: [\"/a:ro\", b]}",
+                "[a, b]",
+                "http://[::1",
+                "https://h",
+                "1e400",
+                ".inf",
+                "!!binary x",
+                "&a [*a]",
+            ][..]
+        )
+        .prop_map(str::to_owned),
+        any::<String>().prop_map(|text| Value::from(text).to_string()),
+    ];
+    prop::collection::vec((prop::sample::select(&KEYS[..]), value), 0..6).prop_map(|pairs| {
+        let lines = pairs.iter().map(|(key, value)| format!("{key}: {value}\n"));
+        lines.collect()
+    })
+}
+
+/// Reads it as the agent does: it is good, or it is refused as what it is.
+fn read_agent_file(text: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("agent.yaml");
+    fs::write(&path, text).expect("written");
+    let home = folder.path().to_str().expect("UTF-8");
+    let args = BackendArgs {
+        agent_config: Some(path),
+        ..BackendArgs::default()
+    };
+    match AgentConfig::for_command(&args, &Environment::of([("HOME", home)])) {
+        // Times that are added to the clock, and to each other.
+        Ok(config) => {
+            for time in [
+                config.stop_grace.value,
+                config.stopped_run_timeout.value,
+                config.transfer_timeout.value,
+            ] {
+                let sum = time.checked_mul(2).expect("a time");
+                assert!(
+                    std::time::Instant::now().checked_add(sum).is_some(),
+                    "{text}"
+                );
+            }
+            assert!(!config.entries().is_empty());
+        }
+        Err(error) => assert_eq!(error.kind, Kind::Config, "{error} {text:?}"),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_spec_makes_a_plan_that_does_not_hold(spec in spec()) {
         read_value(&spec);
+    }
+
+    #[test]
+    fn no_file_of_the_agent_breaks_it(text in agent_file()) {
+        read_agent_file(&text);
     }
 
     #[test]

@@ -44,7 +44,13 @@ pub fn output(sandbox: &Sandbox, id: &str) -> String {
 pub fn in_hand(sandbox: &Sandbox) -> Vec<Value> {
     let folder = sandbox.path(".local/state/launch-agent/agents/0/items");
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let texts = files.map(|file| std::fs::read_to_string(file.path()).unwrap_or_default());
+    let paths = files.map(|file| file.path());
+    // What is just being written has another name.
+    let whole = paths.filter(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "json")
+    });
+    let texts = whole.map(|path| std::fs::read_to_string(path).unwrap_or_default());
     texts
         .filter_map(|text| serde_json::from_str(&text).ok())
         .collect()

@@ -106,6 +106,43 @@ fn an_end_that_nobody_knows_is_no_success() {
     );
 }
 
+/// The clock was right when the container was started, and an hour earlier when its end is asked for; or the other way
+/// round.
+#[test]
+fn a_clock_that_was_set_back_hides_no_end() {
+    let label = "launch-agent.example=test";
+    let run = docker(&[
+        "run",
+        "--detach",
+        "--rm",
+        "--label",
+        label,
+        image(),
+        "sh",
+        "-c",
+        "exit 9",
+    ]);
+    let id = String::from_utf8(run.stdout).expect("an id");
+    let id = id.trim();
+    docker(&["wait", id]);
+    let now = jiff::Timestamp::now();
+    for since in [
+        now + jiff::Span::new().hours(1),
+        now - jiff::Span::new().hours(1),
+    ] {
+        let end = || launch_agent::host::engine::end_from_events(id, since).expect("an answer");
+        let begun = std::time::Instant::now();
+        while end().is_none() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(30),
+                "no end since {since}"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(end().expect("an end").exit.code, 9);
+    }
+}
+
 #[test]
 fn a_container_without_a_log_says_that_lines_may_be_missing() {
     let bench = Bench::with_queue(r#"{"log-driver": "none"}"#);

@@ -41,7 +41,7 @@ fn database(sandbox: &Sandbox) -> Connection {
 }
 
 /// Pushes a job of a git repository whose host answers only while nobody holds it.
-fn push_git(sandbox: &mut Sandbox) -> String {
+pub fn push_git(sandbox: &mut Sandbox) -> String {
     sandbox.write_program(
         "ssh",
         r#"#!/bin/bash
@@ -138,33 +138,45 @@ fn killed_before_and_after_its_claim_was_answered_an_item_runs_once() {
 
 #[test]
 fn killed_before_its_end_was_recorded_a_job_is_reported_and_not_run_again() {
-    let sandbox = sandbox("{}", COUNTS);
-    let id = sandbox.push("job:1", &[]);
-    let agent = sandbox.start_agent(&[]);
-    sandbox.wait_for("the first lines", || sandbox.log(&id).contains("line 3\n"));
-    let other = database(&sandbox);
-    other
-        .busy_timeout(std::time::Duration::from_secs(10))
-        .expect("a timeout");
-    other.execute_batch("BEGIN IMMEDIATE").expect("locked");
-    sandbox.write("fake/go", "");
-    sandbox.wait_for("its end to be kept", || {
-        in_hand(&sandbox)[0]["entry"]["step"]["ended"].is_object()
-    });
-    kill(&sandbox, agent);
-    other.execute_batch("ROLLBACK").expect("unlocked");
-    assert_eq!(sandbox.item(&id)["state"], "CLAIMED");
-    sandbox.once(&[]).code(1);
-    let item = sandbox.item(&id);
-    assert_eq!(
-        (&item["state"], &item["exit_code"]),
-        (&"FINISHED".into(), &3.into()),
-        "{item}"
-    );
-    assert_eq!(sandbox.calls("run").len(), 1);
-    let log = sandbox.log(&id);
-    assert_eq!(output(&sandbox, &id).lines().count(), 6, "{log}");
-    nothing_is_left(&sandbox);
+    for is_kept in [true, false] {
+        let sandbox = sandbox("{}", COUNTS);
+        let id = sandbox.push("job:1", &[]);
+        let agent = sandbox.start_agent(&[]);
+        sandbox.wait_for("the first lines", || sandbox.log(&id).contains("line 3\n"));
+        let other = database(&sandbox);
+        other
+            .busy_timeout(std::time::Duration::from_secs(10))
+            .expect("a timeout");
+        other.execute_batch("BEGIN IMMEDIATE").expect("locked");
+        sandbox.write("fake/go", "");
+        sandbox.wait_for("its end to be kept", || {
+            in_hand(&sandbox)[0]["entry"]["step"]["ended"].is_object()
+        });
+        kill(&sandbox, agent);
+        if !is_kept {
+            // As it is between the last line of the log and the journal.
+            change_entry(&sandbox, |entry| {
+                entry["step"] = json!("running");
+            });
+        }
+        other.execute_batch("ROLLBACK").expect("unlocked");
+        assert_eq!(sandbox.item(&id)["state"], "CLAIMED");
+        sandbox.once(&[]).code(1);
+        let item = sandbox.item(&id);
+        assert_eq!(
+            (&item["state"], &item["exit_code"]),
+            (&"FINISHED".into(), &3.into()),
+            "{item}"
+        );
+        assert_eq!(sandbox.calls("run").len(), 1);
+        let log = sandbox.log(&id);
+        let (_, log) = log.split_once('\n').expect("a command");
+        assert_eq!(
+            log,
+            "line 1\nline 2\nline 3\nline 4\nline 5\nline 6\n[launch-agent: exit code 3 after 2.0s]\n"
+        );
+        nothing_is_left(&sandbox);
+    }
 }
 
 #[test]

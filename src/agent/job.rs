@@ -5,13 +5,14 @@
 
 mod claim;
 mod ending;
+mod limits;
 mod log;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -27,9 +28,9 @@ use crate::host::source::Scratch;
 use crate::host::stop::{Activity, Stop};
 use crate::host::{files, images};
 use crate::launch::job::Code;
-use crate::launch::plan::{Place, Plan};
+use crate::launch::plan::{ImagePlan, Place, Plan};
 use crate::launch::spec::LaunchSpec;
-use crate::queue::{ItemId, RunQueueItem, SetBy, StopReason};
+use crate::queue::{ItemId, RunQueueItem};
 use ending::failed;
 
 /// How long apart a queue is asked again that does not answer.
@@ -250,6 +251,9 @@ impl Job {
         };
         self.introduce(&plan, log).at(Stage::Agent)?;
         if let Place::Container(container) = &plan.place {
+            if matches!(container.image, ImagePlan::Build { .. }) {
+                self.wait_for_room(log).at(Stage::Build)?;
+            }
             let warnings = images::provide(&container.image, log, &self.stop).at(Stage::Build)?;
             self.note_warnings(&warnings, log);
         }
@@ -350,7 +354,7 @@ impl Job {
         if failure.cause.kind == Kind::Docker {
             let _ = self.events.send(Event::DockerInDoubt);
         }
-        let tries = self.shared.config.max_retries.value + 1;
+        let tries = self.shared.config.max_retries.value.saturating_add(1);
         self.entry.attempt += 1;
         let said = format!("try {} of {tries}: {}", self.entry.attempt, failure.cause);
         self.entry.step = Step::Again(said);
@@ -373,35 +377,6 @@ impl Job {
         self.warn(&said);
         self.entry.step = Step::Preparing;
         self.keep()
-    }
-
-    /// The time that the job has from the start of its container, or `None` while nothing of it runs.
-    fn limit(&self, started: Option<&journal::Started>) {
-        let limit = started.and_then(|started| {
-            let (seconds, set_by) = self.time_limit()?;
-            let ran = Timestamp::now().duration_since(started.at);
-            let ran = Duration::try_from(ran).unwrap_or_default();
-            let left = Duration::from_secs(seconds).saturating_sub(ran);
-            Some((
-                Instant::now().checked_add(left)?,
-                StopReason::TimeLimit { seconds, set_by },
-            ))
-        });
-        self.stop.limit(limit);
-        if limit.is_some() {
-            let _ = self.events.send(Event::LimitSet);
-        }
-    }
-
-    /// What the job asked for, and at most what the agent's owner allows.
-    fn time_limit(&self) -> Option<(u64, SetBy)> {
-        let (spec, _) = LaunchSpec::parse(&self.entry.spec).ok()?;
-        let own = spec.timeout.map(|seconds| (seconds, SetBy::Job));
-        let owners = self.shared.config.timeout.value;
-        let owners = owners.map(|limit| (limit.as_secs(), SetBy::Owner));
-        own.into_iter()
-            .chain(owners)
-            .min_by_key(|(seconds, _)| *seconds)
     }
 
     fn labels(&self) -> Labels<'_> {

@@ -70,6 +70,8 @@ struct Shared {
     journal: Journal,
     terminal: Terminal,
     logs_folder: PathBuf,
+    /// What has to have room before an image is built.
+    disks: Disks,
 }
 
 struct Running {
@@ -170,6 +172,7 @@ impl Agent {
             journal,
             terminal,
             logs_folder,
+            disks: disks.clone(),
         });
         Ok(Agent {
             queues: info.queues.into(),

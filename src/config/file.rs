@@ -89,6 +89,14 @@ impl Builder {
 /// The smallest log that can still hold a head, a mark and a tail.
 const LEAST_LOG_BYTES: u64 = 10_000;
 
+/// A hundred years. Longer is for ever, and more than clocks, and docker, can count.
+const LONGEST: u64 = 3_153_600_000;
+
+/// A time as the file has it.
+pub fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count.min(LONGEST))
+}
+
 impl File {
     /// Reads the file's text; `path` is for messages.
     pub fn parse(text: &str, path: &Path) -> Result<File> {
@@ -124,7 +132,7 @@ impl File {
         match self.timeout {
             Some(0) => Err(wrong(path, "`timeout` is 0")
                 .hint("it is the seconds that a job may run; leave it out for no limit")),
-            seconds => Ok(seconds.map(Duration::from_secs)),
+            limit => Ok(limit.map(seconds)),
         }
     }
 
@@ -143,7 +151,7 @@ impl File {
         match self.transfer_timeout {
             Some(0) => Err(wrong(path, "`transfer_timeout` is 0")
                 .hint("it is how many seconds a pull or a push of an image may take")),
-            seconds => Ok(seconds.map(Duration::from_secs)),
+            limit => Ok(limit.map(seconds)),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::environment::Environment;
-use super::file::File;
+use super::file::{self, File};
 use super::identity::{Identity, Said};
 use super::policy::{OwnFiles, PolicySettings};
 use super::registry::Registries;
@@ -96,12 +96,10 @@ pub fn resolve(flags: &Flags<'_>, environment: &Environment) -> Result<AgentConf
             limit(file.max_schedulers, &in_file("max_schedulers"))?,
             from_file(),
         ),
-        stopped_run_timeout: Setting::default(Duration::from_secs(60)).or(
-            file.stopped_run_timeout.map(Duration::from_secs),
-            from_file(),
-        ),
+        stopped_run_timeout: Setting::default(Duration::from_secs(60))
+            .or(file.stopped_run_timeout.map(file::seconds), from_file()),
         stop_grace: Setting::default(Duration::from_secs(10))
-            .or(file.stop_grace.map(Duration::from_secs), from_file()),
+            .or(file.stop_grace.map(file::seconds), from_file()),
         timeout: Setting::default(None).or(file.timeout(&path)?.map(Some), from_file()),
         max_retries: Setting::default(5).or(file.max_retries, from_file()),
         on_signal: Setting::default(OnSignal::Drain).or(file.on_signal(&path)?, from_file()),

@@ -7,7 +7,7 @@ use nix::sys::statvfs::statvfs;
 use crate::failure::{Error, Kind, Result};
 
 /// The folders that need room, and how much.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Disks {
     folders: Vec<PathBuf>,
     least: u64,
@@ -24,13 +24,15 @@ impl Disks {
         }
     }
 
+    /// The first of the folders whose disk is too full.
+    pub fn full(&self) -> Option<&Path> {
+        let is_full = |folder: &&PathBuf| free_bytes(folder).is_some_and(|free| free < self.least);
+        self.folders.iter().find(is_full).map(PathBuf::as_path)
+    }
+
     /// An error while one of the disks is too full. Its words stay the same for as long as that is so.
     pub fn check(&mut self) -> Result<()> {
-        let full = self
-            .folders
-            .iter()
-            .find(|folder| free_bytes(folder).is_some_and(|free| free < self.least));
-        let Some(folder) = full else {
+        let Some(folder) = self.full().map(Path::to_owned) else {
             if std::mem::take(&mut self.is_short) {
                 log::info!("there is room on the disk again: taking jobs");
             }

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::common::sandbox::Sandbox;
+use crate::restart::{is_made, let_go};
+use crate::restart_steps::push_git;
 
 /// Set inside the namespace.
 const INSIDE: &str = "DISK_TEST_INSIDE";
@@ -141,4 +143,29 @@ fn too_little_room_takes_nothing_and_room_again_takes_all() {
     assert_eq!(sandbox.item(&id)["state"], "PENDING");
     fs::remove_file(filler).expect("removed");
     sandbox.item_in(&id, &["FINISHED"]);
+}
+
+#[test]
+fn no_image_is_built_while_there_is_too_little_room() {
+    if is_outside("faults::disk::no_image_is_built_while_there_is_too_little_room") {
+        return;
+    }
+    let mut sandbox = sandbox("32m", 20_000_000, "");
+    let id = push_git(&mut sandbox);
+    sandbox.write("fake/hold-fetch", "");
+    let _agent = sandbox.start_agent(&[]);
+    sandbox.wait_for("the code", || is_made(&sandbox, "held-fetch"));
+    // There was room when the item was taken.
+    let filler = sandbox.path(".local/state/filler");
+    fs::write(&filler, vec![0; 16_000_000]).expect("written");
+    let_go(&sandbox, "fetch");
+    let said = "has less free than `min_free_disk`: the image is built when it has more";
+    sandbox.wait_for("the job to say so", || sandbox.log(&id).contains(said));
+    assert_eq!(sandbox.item(&id)["state"], "CLAIMED");
+    assert!(sandbox.calls("build").is_empty());
+    fs::remove_file(filler).expect("removed");
+    let item = sandbox.item_in(&id, &["FINISHED"]);
+    assert!(item["warnings"].to_string().contains(said), "{item}");
+    assert_eq!(sandbox.log(&id).matches(said).count(), 1);
+    assert!(!sandbox.calls("build").is_empty());
 }

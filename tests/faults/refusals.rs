@@ -72,6 +72,21 @@ fn a_stop_that_ends_nothing_is_followed_by_a_kill_and_a_look() {
 }
 
 #[test]
+fn a_stop_that_hangs_is_given_up_and_followed_by_a_kill() {
+    let mut sandbox = sandbox("exec sleep 600");
+    let config = sandbox.write("agent.yaml", "stop_grace: 1\n");
+    answer(&mut sandbox, "\"stop -t\"", "sleep 600");
+    let id = sandbox.push("job:1", &[]);
+    let _agent = sandbox.start_agent(&["--config", config.to_str().expect("UTF-8")]);
+    sandbox.wait_for("the container", || is_running(&sandbox, &id));
+    sandbox.ok(&["item", "cancel", &id]);
+    let item = sandbox.item_in(&id, &["STOPPED"]);
+    assert_eq!(item["message"], "a person asked for it");
+    assert!(!is_running(&sandbox, &id));
+    assert_eq!(sandbox.calls("kill").len(), 1);
+}
+
+#[test]
 fn a_container_that_nothing_ends_keeps_its_slot_and_that_is_said() {
     let mut sandbox = sandbox("exec sleep 600");
     let whole = sandbox.read("bin/docker");

@@ -32,7 +32,11 @@ impl Job {
         let after = duration
             .map(|duration| format!(" after {}", spell_duration(duration)))
             .unwrap_or_default();
-        log.note(format_args!("[launch-agent: {outcome}{after}]"));
+        let last = format!("[launch-agent: {outcome}{after}]");
+        // An agent that was killed just here had said it already.
+        if !log.last_lines(1).ends_with(&last) {
+            log.note(last);
+        }
         let details = if outcome.is_success() {
             String::new()
         } else {

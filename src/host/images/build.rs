@@ -34,16 +34,21 @@ pub fn provide(
     turns::once(&build.image, stop, || {
         let local = engine::local_image(&build.image)?;
         let Some(remote) = remote else {
-            if local.is_none() {
-                warnings = make(build, log, stop)?;
+            match local {
+                None => warnings = make(build, log, stop)?,
+                Some(_) => not_built(build, "on this machine", log),
             }
             return Ok(());
         };
         match local {
-            Some(local) if local.is_of_a_registry() => return Ok(()),
+            Some(local) if local.is_of_a_registry() => {
+                not_built(build, "on this machine and at its registry", log);
+                return Ok(());
+            }
             // It was built, and could not be pushed then.
             Some(_) => {}
             None if registry::exists(&build.image, remote.push.login.as_ref(), log, stop)? => {
+                not_built(build, "at its registry", log);
                 warnings = pull::provide(PullPolicy::Missing, &remote.pull, log, stop)?;
                 return Ok(());
             }
@@ -89,6 +94,14 @@ fn make(build: &Build, log: &mut JobLog, stop: &Stop) -> Result<Vec<String>> {
         return Err(error);
     }
     Err(output.explain(build))
+}
+
+/// The plan above in the log has the command that would build it.
+fn not_built(build: &Build, place: &str, log: &mut JobLog) {
+    log.note(format_args!(
+        "[launch-agent: the image {} is {place}, and is not built again]",
+        build.image
+    ));
 }
 
 /// The warning about packages that the image was built without.

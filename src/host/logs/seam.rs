@@ -12,8 +12,10 @@ const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
 /// More ways than this to see the log are not followed up: they differ in lines that look the same.
 const MOST_WAYS: usize = 256;
 
-/// How the lines begin that docker's client adds to the output of a container when it loses it.
-const CLIENTS_OWN: [&[u8]; 4] = [
+/// How the lines begin that are not the container's: those that docker's client adds to its output when it loses it, and
+/// the agent's own.
+const OTHERS: [&[u8]; 5] = [
+    b"[launch-agent: ",
     b"time=\"",
     b"docker: ",
     b"error waiting for container: ",
@@ -73,8 +75,8 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn line(&mut self, line: &[u8]) -> Option<()> {
-        let is_clients = CLIENTS_OWN.iter().any(|start| line.starts_with(start));
-        let before = is_clients.then(|| (self.ways.clone(), self.unfinished.len()));
+        let is_others = OTHERS.iter().any(|start| line.starts_with(start));
+        let before = is_others.then(|| (self.ways.clone(), self.unfinished.len()));
         let fits = line.iter().try_for_each(|byte| self.byte(*byte)).is_some();
         let is_new =
             |unfinished: usize| before.as_ref().is_some_and(|(_, then)| unfinished > *then);
@@ -185,6 +187,19 @@ mod tests {
                 "1\n2\n3\n",
                 "",
                 Some((4, 0, "")),
+            ),
+            // What the agent said itself is not the job's either; a job may say the same.
+            (
+                "1\n[launch-agent: lines may be missing here]\n2\n[launch-agent: exit code 3]\n",
+                "1\n2\n3\n",
+                "",
+                Some((4, 0, "")),
+            ),
+            (
+                "[launch-agent: x]\n",
+                "[launch-agent: x]\ny\n",
+                "",
+                Some((18, 0, "")),
             ),
             // Another container's log.
             ("1\n2\n", "2\n3\n", "", None),
