@@ -46,7 +46,7 @@ class Evidence:
     marks: dict  # job number -> the lines of its file
     logs: dict  # item -> text
     stops: list  # engine.Engine.stops
-    lives: list  # keeper.Keeper.lives of the agent, each with `ready`: when its queue had answered it, or None
+    lives: list  # keeper.Keeper.lives of the agent, each with `ready`: when it had each item in hand
     left: list  # containers
     over_the_wire: bool = False
 
@@ -64,8 +64,8 @@ class Violation:
 class Container:
     """One container's life."""
 
-    def __init__(self, identity, events):
-        self.identity = identity
+    def __init__(self, item, identity, events):
+        self.item, self.identity = item, identity
         times = {event["action"]: event for event in reversed(events)}
         self.start = times["start"]["time"]
         # A job may say that it has begun before docker says that it has started it.
@@ -93,7 +93,7 @@ class Judge:
         self.containers = collections.defaultdict(list)
         for (item, identity), events in by_container.items():
             if item is not None and any(event["action"] == "start" for event in events):
-                self.containers[item].append(Container(identity, events))
+                self.containers[item].append(Container(item, identity, events))
         for containers in self.containers.values():
             containers.sort(key=lambda container: container.start)
 
@@ -197,7 +197,7 @@ class Judge:
         """Did it go on when docker was restarted with live-restore, and end before an agent could look at it?"""
         for stop in self.seen.stops:
             outlived = container.start <= stop["gone"] and container.die is not None and container.die >= stop["from"]
-            if stop["live_restore"] and outlived and not self.agent_had_time(stop["to"], container.die, container.die):
+            if stop["live_restore"] and outlived and not self.agent_had_time(container, stop["to"], container.die, container.die):
                 return True
         return False
 
@@ -252,7 +252,7 @@ class Judge:
             if end <= stop["gone"]:
                 # One that ran until the stop is interrupted, or not, as only an agent knows that sees docker back.
                 until = end if end < stop["from"] - ON_ITS_WAY else stop["to"]
-                return not self.agent_had_time(min(end, stop["from"]), stop["from"], until)
+                return not self.agent_had_time(container, min(end, stop["from"]), stop["from"], until)
         return False
 
     def log(self, item, job):
@@ -304,7 +304,7 @@ class Judge:
             return None
         if container.die is None:
             return "docker removed it and forgot its end"
-        if self.agent_had_time(container.die, container.die, container.die):
+        if self.agent_had_time(container, container.die, container.die, container.die):
             return None
         return f"docker removed it at {container.die:.3f}, when no agent followed it"
 
@@ -316,16 +316,17 @@ class Judge:
                     return True
         return False
 
-    def agent_had_time(self, begin, end, until):
-        """Was one agent there long enough: to find its containers, between `begin` and `end` or before that, and to
-        live on after `until`?"""
+    def agent_had_time(self, container, begin, end, until):
+        """Had one agent the item in hand long enough: to find its container, between `begin` and `end` or before that,
+        and to live on after `until`? Where its queue does not answer, an agent that was started again takes nothing up."""
         for life in self.seen.lives:
             to = float("inf") if life["to"] is None else life["to"]
-            if life["ready"] is None:
+            ready = life["ready"].get(container.item)
+            if ready is None:
                 continue
-            if life["ready"] + FINDS_ITS_OWN <= begin and to >= until + ON_ITS_WAY:
+            if ready + FINDS_ITS_OWN <= begin and to >= until + ON_ITS_WAY:
                 return True
-            if max(life["ready"], begin) + FINDS_ITS_OWN + ON_ITS_WAY <= min(to, end):
+            if max(ready, begin) + FINDS_ITS_OWN + ON_ITS_WAY <= min(to, end):
                 return True
         return False
 

@@ -25,8 +25,8 @@ STUCK = 100
 # An agent that does not end by then, once it is told to and has nothing in hand, does not drain.
 DRAINS_WITHIN = 60
 
-# What the agent says once it has registered with its queue.
-POLLS = re.compile(r"^(\S+) info: polling ", re.MULTILINE)
+# What the agent says of an item that it has in hand: one that it took, or that its queue has given back to it.
+IN_HAND = re.compile(r"^(\S+) info: item (\S+): run ", re.MULTILINE)
 
 OPEN = ("PENDING", "LEASED", "CLAIMED")
 
@@ -261,12 +261,12 @@ class Phase:
         )
 
     def lives(self):
-        """The agent's lives, with when each was ready. Where its queue does not answer, it takes nothing up."""
+        """The agent's lives, with when each had which item in hand."""
         said = self.agent.said.read_text(errors="replace").split("agent is started\n")[1:]
-        ready = [POLLS.search(words) for words in said]
         # The log has whole seconds.
-        times = [found and datetime.datetime.fromisoformat(found[1]).timestamp() + 1 for found in ready]
-        return [{**life, "ready": time} for life, time in zip(self.agent.lives, times, strict=True)]
+        time = lambda text: datetime.datetime.fromisoformat(text).timestamp() + 1
+        ready = [{self.item_of(found[2]): time(found[1]) for found in IN_HAND.finditer(words)} for words in said]
+        return [{**life, "ready": items} for life, items in zip(self.agent.lives, ready, strict=True)]
 
     def log_of(self, item):
         path = self.log_path(item)
