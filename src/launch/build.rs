@@ -3,22 +3,23 @@
 //! The choice of a Dockerfile is W&B's: `overrides.dockerfile`, the job's own, `Dockerfile.wandb` beside the entry
 //! point, and otherwise a generated one. `build_context` is the folder that all other paths of the job start from.
 
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+mod choice;
+mod made;
 
-use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
 
 use crate::failure::{Error, Result};
 use crate::launch::builder::{Builder, BuilderKind};
-use crate::launch::command::{CommandLine, Secret};
+use crate::launch::command::CommandLine;
 use crate::launch::dependencies::{self, minor_version};
-use crate::launch::docker;
-use crate::launch::dockerfile::{self, CA_SECRET, Flavor, HOME, Recipe};
+use crate::launch::dockerfile::HOME;
 use crate::launch::image;
-use crate::launch::job::{Code, Job, JobSource, Source, plain_path, script_of};
+use crate::launch::job::{Code, Job, JobSource, Source};
 use crate::launch::network::Network;
 use crate::launch::resource_args::DockerOption;
 use crate::launch::spec::LaunchSpec;
+use choice::{chosen_dockerfile, inside};
+use made::Makes;
 
 /// Where code is mounted that is not built. W&B's own place.
 const MOUNT: &str = "/mnt/wandb";
@@ -251,289 +252,9 @@ fn built(
     Ok(program)
 }
 
-/// A Dockerfile that came with the code.
-struct Own {
-    /// Its path in the code.
-    path: String,
-    text: String,
-    /// The folder of the code that the build sees.
-    context: String,
-    /// The job's entry point, as it is called from there.
-    entry_point: Vec<String>,
-}
-
-fn chosen_dockerfile(
-    spec: &LaunchSpec,
-    job: &Job,
-    source: &Source,
-    context: &str,
-) -> Result<Option<Own>> {
-    let own = |path: String, context: &str, entry_point: Vec<String>| {
-        source.files.get(&path).map(|text| Own {
-            text: text.clone(),
-            path,
-            context: context.to_owned(),
-            entry_point,
-        })
-    };
-    for (key, named) in [
-        ("`overrides.dockerfile`", &spec.overrides.dockerfile),
-        ("the job's `dockerfile`", &job.dockerfile),
-    ] {
-        let Some(named) = named else { continue };
-        let path = inside(named).map_err(|error| error.within(key))?;
-        return [joined(context, &path), path]
-            .into_iter()
-            .find_map(|path| own(path, context, job.entry_point.clone()))
-            .map(Some)
-            .ok_or_else(|| {
-                Error::input(format!(
-                    "{key} is `{named}`, which is not in the job's code"
-                ))
-                .hint("give its path in the code, or in `build_context` where the job has one")
-            });
-    }
-    let script = script_of(&job.entry_point).unwrap_or_default();
-    let place = plain_path(script);
-    let (folder, name) = place.rsplit_once('/').unwrap_or(("", place));
-    let beside = joined(context, folder);
-    // W&B's agent lets a build with such a file see the file's own folder.
-    let (seen, entry_point) = if job.build_context.is_some() {
-        (context, job.entry_point.clone())
-    } else {
-        let renamed = |word: &String| if word == script { name } else { word }.to_owned();
-        (
-            beside.as_str(),
-            job.entry_point.iter().map(renamed).collect(),
-        )
-    };
-    Ok(own(joined(&beside, "Dockerfile.wandb"), seen, entry_point))
-}
-
-/// What an image is made of, and how.
-struct Makes<'a> {
-    job: &'a Job,
-    source: &'a Source,
-    settings: &'a Settings<'a>,
-    is_buildkit: bool,
-}
-
-impl Makes<'_> {
-    fn with_own_dockerfile(&self, own: Own) -> Program {
-        let identity = &self.source.identity;
-        let image = self.name(&["own", identity, &own.path, &own.context, &own.text]);
-        let dockerfile = Dockerfile {
-            path: self.source.folder.join(&own.path),
-            text: own.text,
-            is_generated: false,
-        };
-        let build = Build {
-            // The Dockerfile may make the script, or put it elsewhere.
-            script: None,
-            base: None,
-            ..self.build(image, dockerfile, &own.context)
-        };
-        Program {
-            image: build.image.clone(),
-            entry_point: own.entry_point,
-            options: Vec::new(),
-            build: Some(build),
-            warnings: Vec::new(),
-        }
-    }
-
-    fn generated(&self, context: &str) -> Result<Program> {
-        check_entry_point(self.job)?;
-        let found = dependencies::find(self.source, context);
-        let python = self.job.python.as_deref().and_then(minor_version);
-        let python = python.or_else(|| found.python.clone());
-        let chosen = self.settings.builder.base_image.clone();
-        let is_python_image = chosen.is_none();
-        let base = Base {
-            image: chosen.unwrap_or_else(|| python_image(python.as_deref())),
-            python,
-        };
-        let secrets: Vec<&str> = self
-            .settings
-            .builder
-            .secrets
-            .keys()
-            .map(String::as_str)
-            .collect();
-        let recipe = Recipe {
-            base: &base.image,
-            is_python_image,
-            python: base.python.as_deref(),
-            dependencies: &found,
-            entry_point: &self.job.entry_point,
-            secrets: &secrets,
-            has_ca_bundle: self.settings.network.ca_bundle.is_some(),
-        };
-        // What the image is made of does not depend on who builds it, nor on how the build reached the world.
-        let canonical = dockerfile::text(
-            &Recipe {
-                secrets: &[],
-                has_ca_bundle: false,
-                ..recipe
-            },
-            &Flavor::Classic { ca_image: None },
-        );
-        let image = self.name(&["generated", &self.source.identity, context, &canonical]);
-        let flavor = if self.is_buildkit {
-            Flavor::BuildKit
-        } else {
-            let ca_image = recipe.has_ca_bundle.then(|| CA_IMAGE.to_owned());
-            Flavor::Classic { ca_image }
-        };
-        let tag = image.rsplit(':').next().unwrap_or_default();
-        let dockerfile = Dockerfile {
-            path: self.settings.folder.join(format!("{tag}.Dockerfile")),
-            text: dockerfile::text(&recipe, &flavor),
-            is_generated: true,
-        };
-        let build = Build {
-            script: script_of(&self.job.entry_point).map(|script| plain_path(script).to_owned()),
-            base: Some(base),
-            may_leave_out: !found.wanted.is_empty(),
-            ..self.build(image, dockerfile, context)
-        };
-        Ok(Program {
-            image: build.image.clone(),
-            entry_point: Vec::new(),
-            options: Vec::new(),
-            build: Some(build),
-            warnings: found.warnings,
-        })
-    }
-
-    fn build(&self, image: String, dockerfile: Dockerfile, context: &str) -> Build {
-        let folder = &self.source.folder;
-        let context = if context.is_empty() {
-            folder.clone()
-        } else {
-            folder.join(context)
-        };
-        Build {
-            command: self.command(&image, &dockerfile.path, &context),
-            image,
-            dockerfile,
-            context,
-            script: None,
-            base: None,
-            may_leave_out: false,
-            ca_bundle: self.settings.network.ca_bundle.clone(),
-            is_pushed: self.settings.builder.destination.is_some(),
-            is_buildkit: self.is_buildkit,
-        }
-    }
-
-    fn command(&self, image: &str, dockerfile: &Path, context: &Path) -> CommandLine {
-        let settings = self.settings;
-        let mut command = if self.is_buildkit {
-            CommandLine::new(docker::program())
-                .args(["buildx", "build"])
-                .part(["--load"])
-                .part(["--progress", "plain"])
-        } else {
-            let mut command = CommandLine::new(docker::program()).arg("build");
-            command
-                .env
-                .insert("DOCKER_BUILDKIT".to_owned(), Secret::new("0"));
-            command
-        };
-        command = command
-            .part(["--file".into(), dockerfile.to_string_lossy()])
-            .part(["--tag", image]);
-        for (key, value) in [("job", &self.job.name), ("source", &self.source.identity)] {
-            command = command.part(["--label".to_owned(), format!("launch-agent.{key}={value}")]);
-        }
-        if let Some(platform) = &settings.builder.platform {
-            command = command.part(["--platform", platform]);
-        }
-        for (key, value) in &settings.builder.build_args {
-            command = command.part(["--build-arg".to_owned(), format!("{key}={value}")]);
-        }
-        for (key, value) in settings.network.proxy_variables() {
-            command.env.insert(key.to_owned(), value);
-            command = command.part(["--build-arg", key]);
-        }
-        for (key, value) in settings.network.no_proxy_variables() {
-            command = command.part(["--build-arg".to_owned(), format!("{key}={value}")]);
-        }
-        if self.is_buildkit {
-            let certificates = settings
-                .network
-                .ca_bundle
-                .iter()
-                .map(|path| (CA_SECRET, path));
-            let own = settings
-                .builder
-                .secrets
-                .iter()
-                .map(|(id, path)| (id.as_str(), path));
-            for (id, path) in certificates.chain(own) {
-                command = command.part([
-                    "--secret".to_owned(),
-                    format!("id={id},src={}", path.display()),
-                ]);
-            }
-        }
-        command.part([context.to_string_lossy()])
-    }
-
-    /// The image's name: where it goes, and a tag over all that makes it what it is.
-    fn name(&self, makes: &[&str]) -> String {
-        let builder = self.settings.builder;
-        let mut hash = Sha256::new();
-        let arguments: Vec<String> = builder
-            .build_args
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
-        let platform = builder.platform.as_deref().unwrap_or_default();
-        let all = makes
-            .iter()
-            .copied()
-            .chain([platform])
-            .chain(arguments.iter().map(String::as_str));
-        for part in all {
-            // The length keeps `ab` + `c` apart from `a` + `bc`.
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part.as_bytes());
-        }
-        let mut tag = String::new();
-        for byte in hash.finalize().iter().take(6) {
-            let _ = write!(tag, "{byte:02x}");
-        }
-        match &builder.destination {
-            Some(destination) => format!("{destination}:{tag}"),
-            None => format!("launch-agent/{}:{tag}", image_part(&self.job.name)),
-        }
-    }
-}
-
 /// The image that holds nothing but the certificates, for the classic builder, which has no other way to hand a file
 /// to a build that is not in its context.
 pub const CA_IMAGE: &str = "launch-agent/ca-bundle:latest";
-
-/// `entity/project/name:v3` as a part of an image's name.
-fn image_part(job: &str) -> String {
-    let name = job.rsplit('/').next().unwrap_or(job);
-    let name = name.split(':').next().unwrap_or(name);
-    let mut text = String::new();
-    for c in name.chars().flat_map(char::to_lowercase) {
-        if c.is_ascii_lowercase() || c.is_ascii_digit() {
-            text.push(c);
-        } else if !text.is_empty() && !text.ends_with('-') {
-            text.push('-');
-        }
-    }
-    let text: String = text.chars().take(100).collect();
-    match text.trim_end_matches('-') {
-        "" => "job".to_owned(),
-        text => text.to_owned(),
-    }
-}
 
 fn python_image(python: Option<&str>) -> String {
     let version = python.and_then(minor_version);
@@ -552,29 +273,6 @@ fn check_entry_point(job: &Job) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// A path inside the code, without `.` and empty parts.
-fn inside(path: &str) -> Result<String> {
-    let parts: Vec<&str> = path
-        .split('/')
-        .filter(|part| !part.is_empty() && *part != ".")
-        .collect();
-    if path.starts_with('/') || parts.contains(&"..") {
-        return Err(
-            Error::input(format!("`{path}` leads out of the job's code"))
-                .hint("give a path inside the code, without `/` in front and without `..`"),
-        );
-    }
-    Ok(parts.join("/"))
-}
-
-fn joined(folder: &str, path: &str) -> String {
-    match (folder, path) {
-        ("", path) => path.to_owned(),
-        (folder, "") => folder.to_owned(),
-        (folder, path) => format!("{folder}/{path}"),
-    }
 }
 
 #[cfg(test)]
