@@ -221,8 +221,8 @@ class Phase:
         """The agent is left in peace: it brings to an end what it has in hand, and is told to end."""
         if not self.agent.alive():
             self.agent.start()
-            # Before that it does not listen to signals.
-            wait_for("the agent to poll", lambda: "polling" in self.agent.said_in_this_life(), 30)
+        # Before that it does not listen to signals.
+        wait_for("the agent to poll", lambda: "polling" in self.agent.said_in_this_life(), 30)
         self.say(f"the jobs have run; {len(self.open_items())} items are not yet recorded as ended")
         try:
             wait_for("the items to be recorded", lambda: not self.open_items(), self.recorded_within)
