@@ -14,6 +14,7 @@ mod docker;
 mod faults;
 mod fuzz;
 mod golden;
+mod golden_builds;
 mod images;
 mod policy;
 mod properties;

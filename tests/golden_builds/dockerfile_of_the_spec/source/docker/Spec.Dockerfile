@@ -1,0 +1,2 @@
+FROM b:1
+COPY . /app
