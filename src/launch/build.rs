@@ -359,7 +359,7 @@ mod tests {
                 "docker buildx build --load --progress plain {common} --secret id=netrc,src=/home/a/.netrc /code"
             )
         );
-        assert_eq!(line(false), format!("docker build {common} /code"));
+        assert_eq!(line(false), format!("docker build --force-rm {common} /code"));
     }
 
     #[test]

@@ -147,7 +147,8 @@ impl Makes<'_> {
                 .part(["--load"])
                 .part(["--progress", "plain"])
         } else {
-            let mut command = CommandLine::new(docker::program()).arg("build");
+            // Without it, the container of a step that failed stays.
+            let mut command = CommandLine::new(docker::program()).args(["build", "--force-rm"]);
             command
                 .env
                 .insert("DOCKER_BUILDKIT".to_owned(), Secret::new("0"));
