@@ -359,7 +359,10 @@ mod tests {
                 "docker buildx build --load --progress plain {common} --secret id=netrc,src=/home/a/.netrc /code"
             )
         );
-        assert_eq!(line(false), format!("docker build --force-rm {common} /code"));
+        assert_eq!(
+            line(false),
+            format!("docker build --force-rm {common} /code")
+        );
     }
 
     #[test]
