@@ -78,7 +78,9 @@ pub struct Build {
     pub command: CommandLine,
     /// The Dockerfile.
     pub dockerfile: Dockerfile,
-    /// The folder that the build sees.
+    /// The folder of the job's code.
+    pub code: PathBuf,
+    /// The folder in it that the build sees.
     pub context: PathBuf,
     /// A script of the entry point, by its path in the context: without it there is no use in building.
     pub script: Option<String>,

@@ -360,6 +360,7 @@ mod tests {
                 text: dockerfile.to_owned(),
                 is_generated: false,
             },
+            code: "/code".into(),
             context: "/code".into(),
             script: None,
             base: Some(Base {

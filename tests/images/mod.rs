@@ -120,6 +120,33 @@ fn the_jobs_own_dockerfile_is_built_as_it_is() {
 }
 
 #[test]
+fn a_build_sees_no_folder_but_the_jobs() {
+    for has_buildx in [false, true] {
+        let mut bench = Bench::new(has_buildx);
+        let dockerfile = format!("FROM {}\nCOPY . /taken/\n", base());
+        let mut code = code(&[("Dockerfile", &dockerfile)], &["ls", "/taken"]);
+        code.job.dockerfile = Some("Dockerfile".to_owned());
+        let owners = tempfile::tempdir().expect("a folder");
+        std::fs::write(owners.path().join("key"), "sesame").expect("written");
+        let folder = &code.source.as_ref().expect("code").folder;
+        std::os::unix::fs::symlink(owners.path(), folder.join("link")).expect("a link");
+        for (context, message) in [
+            (
+                "link",
+                "the job's `build_context` is `link`, a symbolic link that leads out of its code",
+            ),
+            (
+                "nowhere",
+                "the job's `build_context` is `nowhere`, and its code has no such folder",
+            ),
+        ] {
+            code.job.build_context = Some(context.to_owned());
+            assert_eq!(bench.refused(&code).message, message);
+        }
+    }
+}
+
+#[test]
 fn the_queues_accelerator_base_keeps_its_own_packages() {
     let mut bench = Bench::new(false);
     let framework = bench.image(

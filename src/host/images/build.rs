@@ -60,8 +60,10 @@ pub fn provide(
 }
 
 fn make(build: &Build, log: &mut JobLog, stop: &Stop) -> Result<Vec<String>> {
+    let mut warnings: Vec<String> = context::check(&build.context, &build.code)?
+        .into_iter()
+        .collect();
     check_script(build)?;
-    let mut warnings: Vec<String> = context::check(&build.context)?.into_iter().collect();
     if build.dockerfile.is_generated {
         write(&build.dockerfile.path, &build.dockerfile.text)?;
         if !build.is_buildkit {

@@ -21,8 +21,9 @@ struct Found {
     largest: Vec<(u64, PathBuf)>,
 }
 
-/// Checks the folder, and gives a warning when it is large.
-pub fn check(context: &Path) -> Result<Option<String>> {
+/// Checks that the folder belongs to the code in `code` and holds nothing else, and gives a warning when it is large.
+pub fn check(context: &Path, code: &Path) -> Result<Option<String>> {
+    let context = &inside(context, code)?;
     let mut found = Found::default();
     visit(context, context, &mut found)?;
     if found.bytes < LARGE {
@@ -50,6 +51,29 @@ pub fn check(context: &Path) -> Result<Option<String>> {
     )))
 }
 
+/// Where the folder really is. Docker goes where a link leads, and would copy a folder of this machine into the image.
+fn inside(context: &Path, code: &Path) -> Result<PathBuf> {
+    let name = context.strip_prefix(code).unwrap_or(context).display();
+    let unreadable = |cause| Error::system(format_args!("cannot read {}", code.display()), cause);
+    let code = code.canonicalize().map_err(unreadable)?;
+    let real = match context.canonicalize() {
+        Ok(real) if real.is_dir() => real,
+        _ => {
+            return Err(Error::input(format!(
+                "the job's `build_context` is `{name}`, and its code has no such folder"
+            ))
+            .hint("give the folder's path from the top of the code"));
+        }
+    };
+    if real.starts_with(code) {
+        return Ok(real);
+    }
+    Err(Error::input(format!(
+        "the job's `build_context` is `{name}`, a symbolic link that leads out of its code"
+    ))
+    .hint("put the folder itself into the code"))
+}
+
 fn visit(folder: &Path, context: &Path, found: &mut Found) -> Result<()> {
     let unreadable = |cause| Error::system(format_args!("cannot read {}", folder.display()), cause);
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
@@ -74,10 +98,15 @@ fn visit(folder: &Path, context: &Path, found: &mut Found) -> Result<()> {
 fn check_link(link: &Path, context: &Path) -> Result<()> {
     let target = std::fs::read_link(link)
         .map_err(|cause| Error::system(format_args!("cannot read {}", link.display()), cause))?;
+    // Counting words is not enough: another link on the way may lead upwards. One that leads nowhere has no such end.
+    let ends_outside = link
+        .canonicalize()
+        .is_ok_and(|end| !end.starts_with(context));
     let mut depth = link
         .strip_prefix(context)
         .map_or(0, |inside| inside.components().count().saturating_sub(1));
-    let leaves = target.is_absolute()
+    let leaves = ends_outside
+        || target.is_absolute()
         || target.components().any(|part| match part {
             std::path::Component::ParentDir if depth == 0 => true,
             std::path::Component::ParentDir => {
@@ -130,15 +159,15 @@ mod tests {
         let root = folder.path();
         fs::create_dir(root.join("data")).expect("a folder");
         fs::write(root.join("train.py"), "pass").expect("written");
-        assert_eq!(check(root).expect("small"), None);
+        assert_eq!(check(root, root).expect("small"), None);
         large(&root.join("data/set.bin"), 1_200_000_000);
         assert_eq!(
-            check(root).expect("large").expect("a warning"),
+            check(root, root).expect("large").expect("a warning"),
             "the job's code has 1.2 GB, the most of it in `data/set.bin` (1.2 GB), `train.py` (0 kB): each build copies it. \
              Data is better mounted with `volume`, or left out by `.dockerignore`"
         );
         large(&root.join("more.bin"), 9_000_000_000);
-        let error = check(root).expect_err("too large");
+        let error = check(root, root).expect_err("too large");
         assert_eq!(
             error.message,
             "the job's code has 10.2 GB, the most of it in `more.bin` (9.0 GB), `data/set.bin` (1.2 GB), `train.py` (0 kB); \
@@ -153,15 +182,19 @@ mod tests {
             ("sub/a", "../train.py", true),
             ("sub/a", "../sub/../train.py", true),
             ("a", "nowhere", true),
+            ("a", "up/../train.py", false),
             ("a", "../train.py", false),
             ("sub/a", "../../etc/passwd", false),
             ("a", "/etc/passwd", false),
         ] {
             let folder = tempfile::tempdir().expect("a folder");
-            let root = folder.path();
-            fs::create_dir(root.join("sub")).expect("a folder");
+            let root = &folder.path().join("code");
+            fs::create_dir_all(root.join("sub")).expect("a folder");
+            // To the folder itself: what follows it with `..` is outside, in as few words as inside.
+            symlink(".", root.join("up")).expect("a link");
             symlink(target, root.join(link)).expect("a link");
-            let checked = check(root);
+            fs::write(folder.path().join("train.py"), "").expect("written");
+            let checked = check(root, root);
             assert_eq!(checked.is_ok(), good, "{link} -> {target}: {checked:?}");
         }
     }

@@ -129,6 +129,7 @@ impl Makes<'_> {
             command: self.command(&image, &dockerfile.path, &context),
             image,
             dockerfile,
+            code: folder.clone(),
             context,
             script: None,
             base: None,
