@@ -115,6 +115,33 @@ pub fn output(sandbox: &Bench, id: &str) -> String {
     rest.split_inclusive('\n').filter(jobs).collect()
 }
 
+/// Debian's own and docker's may be on one machine, years apart: each client on the PATH runs, fails and stops a job.
+#[test]
+fn every_docker_client_of_this_machine_is_understood() {
+    let clients: std::collections::BTreeSet<_> = which::which_all("docker")
+        .expect("docker is installed")
+        .filter_map(|client| client.canonicalize().ok())
+        .collect();
+    assert!(!clients.is_empty());
+    for client in clients {
+        let mut bench = Bench::new();
+        let path = client.display();
+        bench
+            .0
+            .write_program("docker", &format!("#!/bin/sh\nexec {path} \"$@\"\n"));
+        bench.queue("q", r#"{"rm": true, "init": true}"#);
+        let fails = bench.push(image(), &["--", "sh", "-c", "echo from the job; exit 3"]);
+        let missing = bench.push(image(), &["--", "/no/such/program"]);
+        let stopped = bench.push(image(), &["--timeout", "1", "--", "sleep", "600"]);
+        bench.once(&[]).code(1);
+        let item = bench.item(&fails);
+        assert_eq!(item["exit_code"], 3, "{path}: {item}");
+        assert!(bench.log(&fails).contains("from the job\n"), "{path}");
+        assert_eq!(bench.item(&missing)["exit_code"], 127, "{path}");
+        assert_eq!(bench.item(&stopped)["state"], "STOPPED", "{path}");
+    }
+}
+
 #[test]
 fn success_and_failure_with_and_without_rm() {
     for config in ["{}", r#"{"rm": true}"#] {
