@@ -430,14 +430,17 @@ fn an_engine_that_forgets_is_noticed_before_its_memory_is_full_of_others() {
 
 #[test]
 fn the_end_of_a_log_that_docker_was_not_there_to_read_is_said_to_be_missing() {
-    for live_restore in [true, false] {
+    for (live_restore, saw_the_end) in [(true, false), (true, true), (false, false)] {
         let sandbox = sandbox("{}", COUNTS);
         let id = sandbox.push("job:1", &[]);
         let agent = sandbox.start_agent(&[]);
         sandbox.wait_for("the first lines", || sandbox.log(&id).contains("line 3\n"));
         kill(&sandbox, agent);
-        // Docker was started anew and remembers neither start nor end.
+        // Docker was started anew: it does not remember the start, and an end only if it found that when it came back.
         sandbox.write("fake/forgetful", "");
+        if saw_the_end {
+            sandbox.write("fake/saw-the-end", "");
+        }
         if live_restore {
             sandbox.write("fake/live-restore", "");
         }
@@ -459,6 +462,7 @@ fn a_job_that_outlived_a_restart_of_the_engine_has_a_code_of_its_own() {
     kill(&sandbox, agent);
     // With `live-restore` an engine does not remember the start of a container, and sees its end.
     sandbox.write("fake/forgetful", "");
+    sandbox.write("fake/live-restore", "");
     sandbox.write("fake/saw-the-end", "");
     let mut agent = sandbox.start_agent(&["--once"]);
     sandbox.wait_for("it to be followed", || sandbox.calls("logs").len() == 2);
@@ -466,6 +470,7 @@ fn a_job_that_outlived_a_restart_of_the_engine_has_a_code_of_its_own() {
     assert_eq!(agent.wait(&sandbox), Some(1));
     assert_eq!(sandbox.calls("run").len(), 1);
     assert_eq!(sandbox.item(&id)["exit_code"], 137);
+    assert!(!sandbox.log(&id).contains("lines may be missing"));
 }
 
 #[test]

@@ -14,7 +14,9 @@ use crate::failure::{Error, Kind, Result};
 use crate::host::process::{self, Output};
 use crate::launch::docker;
 use crate::queue::Exit;
-pub use events::{Memory, end_from_events, ended_without_the_engine, seconds, was_restarted};
+pub use events::{
+    Memory, end_from_events, may_have_ended_without_the_engine, seconds, was_restarted,
+};
 
 /// An engine that answers does so in milliseconds; a busy disk may take a while.
 const ANSWER: Duration = Duration::from_secs(30);

@@ -171,11 +171,10 @@ pub fn was_restarted(container: &str, since: Timestamp) -> Result<bool> {
     Ok(!podmans.is_success())
 }
 
-/// May the end of a container's output be lost? It ran on without the engine (`live-restore`) and ended before that was
-/// there again: what it printed meanwhile nobody has read.
-pub fn ended_without_the_engine(container: &str, since: Timestamp) -> Result<bool> {
-    let memory = Memory::since(since)?;
-    if !memory.lacks_start(container, since) || !memory.lacks_end(container, since) {
+/// May the end of a container's output be lost, which nobody saw run after the engine was started anew? It ran on
+/// without the engine (`live-restore`), and what it printed meanwhile is read later only from one that still runs.
+pub fn may_have_ended_without_the_engine(container: &str, since: Timestamp) -> Result<bool> {
+    if !Memory::since(since)?.lacks_start(container, since) {
         return Ok(false);
     }
     let output = process::output(&docker::live_restore(), ANSWER)?;

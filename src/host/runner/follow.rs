@@ -83,13 +83,16 @@ pub fn to_the_end(
             }
         }
         if !is_alive {
-            if is_known(|| engine::ended_without_the_engine(id, since(started))) {
+            if !outlived_engine
+                && is_known(|| engine::may_have_ended_without_the_engine(id, since(started)))
+            {
                 log.note(
                     "[launch-agent: lines may be missing here: docker was away when the job ended]",
                 );
             }
-            // All its output that docker has is here: what it printed between the last look and its end came with the look after. The
-            // engine is not asked again: with `--rm` it may have removed the container, and its end with it.
+            // All its output that docker has is here: what it printed between the last look and its end came with the
+            // look after. The engine is not asked again: with `--rm` it may have removed the container, and its end
+            // with it.
             return end
                 .map(|end| own_end(id, started, end, outlived_engine, stop))
                 .transpose();
