@@ -450,6 +450,32 @@ fn the_users_docker_configuration_goes_on_working_in_the_agents() {
 }
 
 #[test]
+fn where_a_registry_does_not_say_what_it_has_the_push_decides() {
+    let sandbox = sandbox("builder: {destination: me/built}\n");
+    // What Docker Hub says of a repository that the first push will make.
+    let denied = "errors:\ndenied: requested access to the resource is denied\nunauthorized: authentication required\n";
+    sandbox.write("fake/manifest", denied);
+    sandbox.write("fake/registry", "");
+    sandbox.write("proj/train.py", "");
+    let code = ["--code", "proj", "-E", "python train.py"];
+    let push = || {
+        sandbox.ok(&[&["push", "-q", "q", "-p", "demo"][..], &code].concat());
+        sandbox.once(&[])
+    };
+    push().code(0);
+    assert_eq!(sandbox.calls("build").len(), 1);
+    assert_eq!(sandbox.calls("push").len(), 1);
+
+    sandbox.write("proj/train.py", "print()");
+    refuse(
+        &sandbox,
+        &["denied: requested access to the resource is denied"],
+    );
+    push().code(1).says("could not be pushed: denied");
+    assert_eq!(sandbox.calls("build").len(), 2);
+}
+
+#[test]
 fn the_clouds_cli_reaches_the_world_as_the_owner_says() {
     let (cli, host, ..) = CLOUDS[0];
     let mut sandbox = with_destination(host, cli);

@@ -277,8 +277,9 @@ fn link_others(user_folder: &Path, folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Does the registry have the image of this push? `false` is its own word; an error is that it could not be asked, or did
-/// not let itself be asked, as Docker Hub does about what is not there.
+/// Does the registry have the image of this push? `false` is its own word, or that it does not tell: some, such as
+/// Docker Hub, say "denied" of a repository that the first push will make, and then it is the push that is refused or
+/// not. An error is that it could not be asked.
 pub fn exists(push: &Transfer, network: &Network, log: &mut JobLog, stop: &Stop) -> Result<bool> {
     let (image, login) = (&push.image, push.login.as_ref());
     if let Some(login) = login {
@@ -300,6 +301,12 @@ pub fn exists(push: &Transfer, network: &Network, log: &mut JobLog, stop: &Stop)
         let why = engine::explain(last_line(&output).unwrap_or_default());
         let trouble = Trouble::of(&why);
         if trouble == Trouble::NotFound {
+            return Ok(false);
+        }
+        if trouble == Trouble::Denied {
+            log.note(format_args!(
+                "[launch-agent: the registry does not say whether it has the image {image}: {why}]"
+            ));
             return Ok(false);
         }
         let Some(pause) = trouble.pause_before(trial + 1) else {
