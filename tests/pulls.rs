@@ -449,6 +449,59 @@ fn the_users_docker_configuration_goes_on_working_in_the_agents() {
     );
 }
 
+#[test]
+fn where_a_registry_does_not_say_what_it_has_the_push_decides() {
+    let sandbox = sandbox("builder: {destination: me/built}\n");
+    // What Docker Hub says of a repository that the first push will make.
+    let denied = "errors:\ndenied: requested access to the resource is denied\nunauthorized: authentication required\n";
+    sandbox.write("fake/manifest", denied);
+    sandbox.write("fake/registry", "");
+    sandbox.write("proj/train.py", "");
+    let code = ["--code", "proj", "-E", "python train.py"];
+    let push = || {
+        sandbox.ok(&[&["push", "-q", "q", "-p", "demo"][..], &code].concat());
+        sandbox.once(&[])
+    };
+    push().code(0);
+    assert_eq!(sandbox.calls("build").len(), 1);
+    assert_eq!(sandbox.calls("push").len(), 1);
+
+    sandbox.write("proj/train.py", "print()");
+    refuse(
+        &sandbox,
+        &["denied: requested access to the resource is denied"],
+    );
+    push().code(1).says("could not be pushed: denied");
+    assert_eq!(sandbox.calls("build").len(), 2);
+}
+
+#[test]
+fn the_clouds_cli_reaches_the_world_as_the_owner_says() {
+    let (cli, host, ..) = CLOUDS[0];
+    let mut sandbox = with_destination(host, cli);
+    let bundle = sandbox.write("company.pem", "-----BEGIN CERTIFICATE-----\n");
+    sandbox.write(
+        ".config/wandb/launch-config.yaml",
+        &format!(
+            "builder: {{destination: {host}/r}}\nnetwork: {{ca_bundle: {}, proxy: 'http://me:sesame@proxy:3128'}}\n",
+            bundle.display()
+        ),
+    );
+    sandbox.write_program(cli, "#!/bin/bash\nenv >\"$FAKE/cloud-env\"\necho token\n");
+    sandbox.push(&format!("{host}/r:1"), &[]);
+    let ran = sandbox.once(&[]).code(0);
+    let seen = sandbox.read("fake/cloud-env");
+    for line in [
+        format!("AWS_CA_BUNDLE={}\n", bundle.display()),
+        "https_proxy=http://me:sesame@proxy:3128\n".to_owned(),
+        "no_proxy=localhost,127.0.0.1,::1\n".to_owned(),
+    ] {
+        assert!(seen.contains(&line), "no {line} in {seen}");
+    }
+    assert!(!ran.stderr.contains("sesame") && !ran.stdout.contains("sesame"));
+    assert!(!sandbox.log("1").contains("sesame"));
+}
+
 /// Leaves on the PATH what the fake docker needs, and no `cli`: this machine may have a real one.
 fn only_without(sandbox: &mut Sandbox, cli: &str) {
     let bin = sandbox.path("bin");

@@ -14,6 +14,7 @@ use launch_agent::host::registry::{ensure_login, exists};
 use launch_agent::host::stop::Stop;
 use launch_agent::launch::command::CommandLine;
 use launch_agent::launch::docker;
+use launch_agent::launch::network::Network;
 use launch_agent::launch::registry::Login;
 use launch_agent::launch::transfer::Transfers;
 
@@ -148,10 +149,9 @@ impl Registry {
     }
 
     fn exists(&self, image: &str) -> Result<bool, Error> {
-        let login = self.login(PASSWORD);
         exists(
-            image,
-            Some(&login),
+            &self.transfers(PASSWORD).push(image),
+            &Network::default(),
             &mut self.log("exists.log"),
             &Stop::default(),
         )

@@ -9,6 +9,7 @@ use crate::failure::{Error, Result};
 use crate::host::source::{Cache, Order, Progress, Scratch};
 use crate::host::stop::Stop;
 use crate::launch::job::{ArtifactName, Code, Job, JobSource};
+use crate::launch::network::Network;
 use crate::launch::spec::LaunchSpec;
 use crate::queue::artifacts::Artifacts;
 
@@ -31,6 +32,8 @@ pub struct Fetch<'a> {
     pub scratch: &'a Scratch,
     /// The agent's environment.
     pub environment: &'a BTreeMap<String, String>,
+    /// How this machine reaches the world.
+    pub network: &'a Network,
     /// Whether the job shall stop.
     pub stop: &'a Stop,
 }
@@ -57,6 +60,7 @@ pub fn fetch(spec: &LaunchSpec, from: &Fetch<'_>, log: &mut dyn Progress) -> Res
     let order = Order {
         scratch: from.scratch,
         environment: from.environment,
+        network: from.network,
         stop: from.stop,
     };
     let identity = match &job.source {

@@ -82,9 +82,8 @@ pub fn plan_of(
 /// How images come to this machine and leave it.
 pub fn transfers(config: &AgentConfig, environment: &BTreeMap<String, String>) -> Transfers {
     let destination = config.destination.as_ref();
-    config.transfers(
-        destination.and_then(|to| registry::login(to, &config.state_folder, environment)),
-    )
+    let login = destination.and_then(|to| registry::login(to, &config.state_folder, environment));
+    config.transfers(login.map(|login| login.through(&config.network.value)))
 }
 
 /// Where docker writes the container's id: one file for each agent and item, so that two never share one, and an agent

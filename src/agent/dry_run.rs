@@ -58,6 +58,7 @@ fn fetch(
         cache: &config.cache_folder,
         scratch: &scratch,
         environment,
+        network: &config.network.value,
         stop: &Stop::default(),
     };
     code::fetch(spec, &from, &mut Silence)

@@ -288,6 +288,7 @@ impl Job {
             cache: &shared.config.cache_folder,
             scratch,
             environment: &shared.environment,
+            network: &shared.config.network.value,
             stop: &self.stop,
         };
         code::fetch(spec, &from, log).at(Stage::Build)

@@ -189,7 +189,7 @@ fn spec(args: &PushArgs, client: &dyn QueueClient, environment: &Environment) ->
         let words = entry_point.unwrap_or_default();
         let project = spec["project"].as_str().unwrap_or_default();
         let queue = input::local_queue(&args.backend, environment)?;
-        let job = push_code::make(args, &queue, project, &words, environment)?;
+        let job = push_code::make(args, &queue, project, &words, &config, environment)?;
         spec.insert("job".to_owned(), job.into());
     } else if let Some(words) = entry_point {
         child(&mut spec, "overrides")?.insert("entry_point".to_owned(), words.into());

@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 
 use super::say;
 use crate::cli::PushArgs;
-use crate::config::Environment;
+use crate::config::{AgentConfig, Environment};
 use crate::failure::{Error, Kind, Result};
 use crate::host::source::{pin, snapshot};
 use crate::launch::git;
 use crate::launch::job::{ArtifactName, check_entry_point, plain_path, python_version, script_of};
+use crate::launch::network::Network;
 use crate::queue::local::{LOCAL_ENTITY, LocalQueue, NewFile, artifact_id, split_name};
 
 /// How much of what was left out is named.
@@ -41,6 +42,7 @@ pub fn make(
     queue: &LocalQueue,
     project: &str,
     entry_point: &[String],
+    config: &AgentConfig,
     environment: &Environment,
 ) -> Result<String> {
     check_entry_point(entry_point).map_err(|error| error.within("--entry-point"))?;
@@ -53,7 +55,7 @@ pub fn make(
             ("artifact", source, name, python_of(folder))
         }
         (None, Some(text)) => {
-            let (source, name) = commit(text, environment)?;
+            let (source, name) = commit(text, &config.network.value, environment)?;
             ("repo", source, name, None)
         }
         (None, None) => return Err(Error::input("neither a folder nor a repository is named")),
@@ -143,10 +145,10 @@ fn code(
 }
 
 /// Finds the commit that is meant. Gives the job's source, and its name: that of the repository.
-fn commit(text: &str, environment: &Environment) -> Result<(Value, String)> {
+fn commit(text: &str, network: &Network, environment: &Environment) -> Result<(Value, String)> {
     let (remote, reference) = git::split_ref(text);
-    let commit =
-        pin(remote, reference, environment.all()).map_err(|error| error.within("--git"))?;
+    let commit = pin(remote, reference, environment.all(), network)
+        .map_err(|error| error.within("--git"))?;
     let name = remote.trim_end_matches('/').rsplit(['/', ':']).next();
     let name = name.unwrap_or_default().trim_end_matches(".git");
     let source = json!({"git": {"remote": remote, "commit": commit}});

@@ -24,7 +24,9 @@ use crate::host::process::{self, Output};
 use crate::host::stop::{Activity, Stop};
 use crate::launch::command::{CommandLine, Secret};
 use crate::launch::docker;
+use crate::launch::network::Network;
 use crate::launch::registry::{Destination, Login, Registry, Service};
+use crate::launch::transfer::Transfer;
 
 /// A cloud's CLI starts slowly, and asks servers; a registry that answers does so in seconds.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -275,9 +277,11 @@ fn link_others(user_folder: &Path, folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Does the registry have this image? `false` is its own word; an error is that it could not be asked, or did not
-/// let itself be asked, as Docker Hub does about what is not there.
-pub fn exists(image: &str, login: Option<&Login>, log: &mut JobLog, stop: &Stop) -> Result<bool> {
+/// Does the registry have the image of this push? `false` is its own word, or that it does not tell: some, such as
+/// Docker Hub, say "denied" of a repository that the first push will make, and then it is the push that is refused or
+/// not. An error is that it could not be asked.
+pub fn exists(push: &Transfer, network: &Network, log: &mut JobLog, stop: &Stop) -> Result<bool> {
+    let (image, login) = (&push.image, push.login.as_ref());
     if let Some(login) = login {
         ensure_login(login, false, log, stop)?;
     }
@@ -285,7 +289,10 @@ pub fn exists(image: &str, login: Option<&Login>, log: &mut JobLog, stop: &Stop)
     // Asked about a registry without TLS, docker's client says that there is no such image unless it is told.
     let insecure = registry.is_loopback() || engine::is_insecure_registry(&registry.host)?;
     let config = login.map(|login| login.folder.as_path());
-    let command = docker::inspect_manifest(config, insecure, image);
+    let mut command = docker::inspect_manifest(config, insecure, image);
+    for (name, value) in network.variables() {
+        command.env.insert(name.to_owned(), value);
+    }
     for trial in 1.. {
         let output = run(&command, &Secret::new(""), stop)?;
         if output.is_success() {
@@ -294,6 +301,12 @@ pub fn exists(image: &str, login: Option<&Login>, log: &mut JobLog, stop: &Stop)
         let why = engine::explain(last_line(&output).unwrap_or_default());
         let trouble = Trouble::of(&why);
         if trouble == Trouble::NotFound {
+            return Ok(false);
+        }
+        if trouble == Trouble::Denied {
+            log.note(format_args!(
+                "[launch-agent: the registry does not say whether it has the image {image}: {why}]"
+            ));
             return Ok(false);
         }
         let Some(pause) = trouble.pause_before(trial + 1) else {

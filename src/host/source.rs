@@ -20,6 +20,7 @@ use crate::failure::{Error, Kind, Result};
 use crate::host::logs::JobLog;
 use crate::host::stop::Stop;
 use crate::launch::job::{Job, Source, deciding_files};
+use crate::launch::network::Network;
 
 /// The most that the code of a job may be, in bytes and files: more is data that was left in the folder.
 pub const MOST_BYTES: u64 = 4 << 30;
@@ -58,6 +59,8 @@ pub struct Order<'a> {
     pub scratch: &'a Scratch,
     /// The agent's environment.
     pub environment: &'a BTreeMap<String, String>,
+    /// How this machine reaches the world.
+    pub network: &'a Network,
     /// Whether the job shall stop.
     pub stop: &'a Stop,
 }
@@ -73,6 +76,7 @@ impl Order<'_> {
     ) -> Result<String> {
         let fetching = git::Fetching {
             environment: self.environment,
+            network: self.network,
             stop: self.stop,
         };
         fetching.fetch(remote, commit, patch, &self.scratch.code(), log)

@@ -297,7 +297,11 @@ fn line_of(dockerfile: &str, words: &str) -> Option<usize> {
     let words = words.trim();
     let found = dockerfile.lines().position(|line| {
         let piece = line.trim().trim_end_matches('\\').trim();
-        let argument = piece.split_once(' ').map_or("", |(_, rest)| rest).trim();
+        let mut argument = piece.split_once(' ').map_or("", |(_, rest)| rest).trim();
+        // A builder repeats the command without its flags, such as `--mount`.
+        while let Some(flag) = argument.strip_prefix("--") {
+            argument = flag.split_once(' ').map_or("", |(_, rest)| rest).trim();
+        }
         !argument.is_empty()
             && (words.starts_with(argument) || argument.split(' ').any(|word| word == words))
     })?;
@@ -465,5 +469,9 @@ mod tests {
         ] {
             assert_eq!(explained(text, output), message);
         }
+        let text = "FROM a\nRUN --mount=type=cache,target=/x --network=none false\n";
+        let output = "#5 ERROR: executor failed running [/bin/sh -c false]: exit code: 1\n";
+        let message = explained(text, output);
+        assert!(message.starts_with("`Dockerfile`, line 2: "), "{message}");
     }
 }

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use crate::failure::{Error, Kind, Result};
 use crate::launch::command::{CommandLine, Secret};
+use crate::launch::network::Network;
 
 /// The program. Found on the `PATH` of the agent.
 pub const PROGRAM: &str = "git";
@@ -112,6 +113,8 @@ pub fn split_ref(text: &str) -> (&str, Option<&str>) {
 pub struct Access {
     /// `GIT_SSH_COMMAND` or `core.sshCommand`: how the machine's owner wants ssh to be called.
     pub ssh_command: Option<String>,
+    /// How this machine reaches the world.
+    pub network: Network,
 }
 
 /// Prints how the machine's owner wants ssh to be called, if at all.
@@ -156,6 +159,9 @@ impl Access {
             ("LC_ALL", "C.UTF-8"),
         ] {
             git.env.insert(name.to_owned(), Secret::new(value));
+        }
+        for (name, value) in self.network.variables() {
+            git.env.insert(name.to_owned(), value);
         }
         git
     }
@@ -369,14 +375,17 @@ pub fn explain(what: &str, remote: &str, said: &str) -> Error {
             Kind::Input,
             &format!("its host cannot be reached: {}", last_words(said)),
         )
-        .hint("check the remote and the agent's network; git takes proxies from `https_proxy`");
+        .hint("check the remote and the agent's network: git goes through `network.proxy` of launch-config.yaml, or else `https_proxy`");
     }
     if has(&["certificate"]) {
         return error(
             Kind::Input,
-            &format!("its host's certificate is not trusted: {}", last_words(said)),
+            &format!(
+                "its host's certificate is not trusted: {}",
+                last_words(said)
+            ),
         )
-        .hint("a company's own authority belongs into the machine's certificates, or into git's `http.sslCAInfo`");
+        .hint("name your company's certificates in `network.ca_bundle` of launch-config.yaml");
     }
     error(Kind::Input, &last_words(said))
 }
@@ -502,6 +511,11 @@ mod tests {
     fn git_gets_no_way_to_ask_and_no_other_transport() {
         let access = Access {
             ssh_command: Some("ssh -i key".to_owned()),
+            network: Network {
+                ca_bundle: Some("/etc/company.pem".into()),
+                proxy: Some(Secret::new("http://me:sesame@proxy:1")),
+                no_proxy: None,
+            },
         };
         let fetch = access.fetch_one(Path::new("/w/code"), "main");
         assert_eq!(
@@ -512,6 +526,8 @@ mod tests {
         let env = |name: &str| fetch.env[name].expose();
         assert_eq!(env("GIT_ALLOW_PROTOCOL"), "https:ssh");
         assert_eq!(env("GIT_TERMINAL_PROMPT"), "0");
+        assert_eq!(env("GIT_SSL_CAINFO"), "/etc/company.pem");
+        assert_eq!(env("https_proxy"), "http://me:sesame@proxy:1");
         assert!(env("GIT_SSH_COMMAND").starts_with("ssh -i key -o BatchMode=yes"));
     }
 

@@ -17,6 +17,9 @@ pub const CA_VARIABLES: [&str; 5] = [
     "GIT_SSL_CAINFO",
 ];
 
+/// Those of the clouds' command lines, which read no other: aws, gcloud.
+const CLOUDS_CA_VARIABLES: [&str; 2] = ["AWS_CA_BUNDLE", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE"];
+
 /// What a proxy is not for, where the agent's environment does not say.
 const NO_PROXY: &str = "localhost,127.0.0.1,::1";
 
@@ -32,6 +35,20 @@ pub struct Network {
 }
 
 impl Network {
+    /// What programs get that reach the world for the agent: git, a cloud's command line, docker's own client.
+    pub fn variables(&self) -> Vec<(&'static str, Secret)> {
+        let bundle = self.ca_bundle.iter();
+        let certificates = bundle.flat_map(|bundle| {
+            let names = CA_VARIABLES.into_iter().chain(CLOUDS_CA_VARIABLES);
+            names.map(|name| (name, Secret::new(bundle.to_string_lossy())))
+        });
+        let no_proxy = self.no_proxy_variables().into_iter();
+        certificates
+            .chain(self.proxy_variables())
+            .chain(no_proxy.map(|(name, value)| (name, Secret::new(value))))
+            .collect()
+    }
+
     /// The variables of the proxy, in both spellings: curl reads only small letters for `http`, others only large.
     pub fn proxy_variables(&self) -> Vec<(&'static str, Secret)> {
         let names = ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"];
@@ -54,6 +71,25 @@ impl Network {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_of_the_agent_gets_certificates_and_proxy_where_there_are_some() {
+        assert!(Network::default().variables().is_empty());
+        let network = Network {
+            ca_bundle: Some("/etc/company.pem".into()),
+            proxy: Some(Secret::new("http://p:1")),
+            no_proxy: None,
+        };
+        let variables = network.variables();
+        let value = |name: &str| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| value.expose())
+        };
+        assert_eq!(value("GIT_SSL_CAINFO"), Some("/etc/company.pem"));
+        assert_eq!(value("AWS_CA_BUNDLE"), Some("/etc/company.pem"));
+        assert_eq!(value("https_proxy"), Some("http://p:1"));
+        assert_eq!(value("no_proxy"), Some("localhost,127.0.0.1,::1"));
+    }
 
     #[test]
     fn a_proxy_is_not_for_this_machine_unless_the_owner_says_so() {

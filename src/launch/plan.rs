@@ -164,6 +164,8 @@ pub struct Remote {
     pub pull: Transfer,
     /// Brings it there.
     pub push: Transfer,
+    /// How this machine reaches the registry to ask what it has.
+    pub network: Network,
 }
 
 /// Who removes the container when it has ended.
@@ -254,6 +256,7 @@ fn image_plan(launch: &Launch, context: &Context<'_>) -> ImagePlan {
             Box::new(Remote {
                 pull: pull(),
                 push: context.transfers.push(&build.image),
+                network: context.network.clone(),
             })
         };
         return ImagePlan::Build {

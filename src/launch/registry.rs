@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::failure::{Error, Kind, Result};
 use crate::launch::command::CommandLine;
+use crate::launch::network::Network;
 use crate::launch::{docker, image};
 
 /// The host that a name without one means.
@@ -230,6 +231,15 @@ impl Login {
             renew_after,
             set_up,
         })
+    }
+
+    /// The same for a machine that reaches the world this way.
+    #[must_use]
+    pub fn through(mut self, network: &Network) -> Login {
+        let variables = network.variables().into_iter();
+        let variables = variables.map(|(name, value)| (name.to_owned(), value));
+        self.token.env.extend(variables);
+        self
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// command, in a session of its own: a container outlives its client, and does not have its arguments. Where a file
 /// `hold-STEP` is, it makes a file `held-STEP` and waits. An image comes from a registry when `digests` exists.
 /// `refusals` holds what the registry answers to the next pulls and pushes, a line each; `registry` is that it serves the
-/// others. A login leaves what came on standard input in `password`.
+/// others; to questions it answers `manifest`. A login leaves what came on standard input in `password`.
 const FAKE_DOCKER: &str = r#"#!/bin/bash
 if [ "$1" = --container ]; then
   shift
@@ -42,11 +42,13 @@ case "$1 $2" in
   "image inspect") grep -qxF -- "${*: -1}" "$FAKE/images" || { echo "Error: No such image: ${*: -1}" >&2; exit 1; }
     [ -e "$FAKE/digests" ] && echo '{"digests":["x@sha256:1"],"labels":{}}' || echo '{"digests":[],"labels":null}' ;;
   "pull "*) hold pull; transfer pulling "${*: -1}" ;;
+  "push "*) transfer pushing "${*: -1}" ;;
+  "manifest inspect") cat "$FAKE/manifest" >&2; exit 1 ;;
   "login "*)
     cat >"$FAKE/password"; env >"$FAKE/login-env"
     [ ! -e "$FAKE/refuse-login" ] || { cat "$FAKE/refuse-login" >&2; exit 1; }
     printf '{"auths":{"%s":{"auth":"%s"}}}' "${*: -1}" "$(base64 -w0 "$FAKE/password")" >"$config/config.json" ;;
-  "info "*) case "$*" in *LiveRestore*) [ ! -e "$FAKE/live-restore" ] || echo true ;; *) echo "$FAKE" ;; esac ;;
+  "info "*) case "$*" in *RegistryConfig*) echo '{}' ;; *LiveRestore*) [ ! -e "$FAKE/live-restore" ] || echo true ;; *) echo "$FAKE" ;; esac ;;
   "run --help") printf 'Options:\n      --brand-new string   A newer option\n' ;;
   "run "*)
     name= cidfile= args=("$@")

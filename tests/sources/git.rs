@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use launch_agent::host::source::pin;
+use launch_agent::launch::network::Network;
 use serde_json::json;
 
 use super::local::{job_of, keep_job, queue_of};
@@ -25,13 +26,13 @@ exec sh -c "$*"
 "#;
 
 /// Git repositories of a sandbox, and the embedded queue that has jobs of them.
-struct Place {
-    sandbox: Sandbox,
+pub struct Place {
+    pub sandbox: Sandbox,
     environment: BTreeMap<String, String>,
 }
 
 impl Place {
-    fn new() -> Place {
+    pub fn new() -> Place {
         let mut sandbox = Sandbox::new();
         sandbox.write_program("ssh", SSH);
         let ssh = sandbox.path("bin/ssh").display().to_string();
@@ -44,7 +45,7 @@ impl Place {
         }
     }
 
-    fn git(&self, repository: &str, arguments: &[&str]) -> String {
+    pub fn git(&self, repository: &str, arguments: &[&str]) -> String {
         let folder = self.sandbox.path(repository);
         std::fs::create_dir_all(&folder).expect("a folder");
         let output = Command::new("git")
@@ -67,7 +68,7 @@ impl Place {
     }
 
     /// Makes a repository, or a further commit in it. Gives the commit.
-    fn commit(&self, repository: &str, files: &[(&str, &str)]) -> String {
+    pub fn commit(&self, repository: &str, files: &[(&str, &str)]) -> String {
         self.git(repository, &["init", "-q", "-b", "main"]);
         for (path, text) in files {
             self.sandbox.write(&format!("{repository}/{path}"), text);
@@ -80,7 +81,21 @@ impl Place {
         self.git(repository, &["rev-parse", "HEAD"])
     }
 
-    fn remote(&self, repository: &str) -> String {
+    /// Makes `repo` with this script and the submodule `lib`. Gives the commit.
+    pub fn commit_with_submodule(&self, script: &str) -> String {
+        self.commit("lib", &[("lib.py", "lib\n")]);
+        self.commit("repo", &[("train.py", script)]);
+        let lib = self.sandbox.path("lib").display().to_string();
+        self.git("repo", &["submodule", "add", "-q", &lib, "lib"]);
+        let url = format!("git@host:{lib}");
+        self.git(
+            "repo",
+            &["config", "-f", ".gitmodules", "submodule.lib.url", &url],
+        );
+        self.commit("repo", &[])
+    }
+
+    pub fn remote(&self, repository: &str) -> String {
         format!("ssh://git@host{}", self.sandbox.path(repository).display())
     }
 
@@ -105,24 +120,7 @@ impl Place {
 #[test]
 fn the_exact_commit_is_fetched_with_its_submodules_and_its_patch() {
     let place = Place::new();
-    place.commit("lib", &[("lib.py", "lib\n")]);
-    place.commit("repo", &[("train.py", "one\ntwo\nthree\n")]);
-    let lib = format!("git@host:{}", place.sandbox.path("lib").display());
-    place.git(
-        "repo",
-        &[
-            "submodule",
-            "add",
-            "-q",
-            &place.sandbox.path("lib").display().to_string(),
-            "lib",
-        ],
-    );
-    place.git(
-        "repo",
-        &["config", "-f", ".gitmodules", "submodule.lib.url", &lib],
-    );
-    let commit = place.commit("repo", &[]);
+    let commit = place.commit_with_submodule("one\ntwo\nthree\n");
     place.commit("repo", &[("train.py", "later\n")]);
 
     let remote = place.remote("repo");
@@ -263,15 +261,46 @@ fn a_repository_runs_nothing_and_reaches_no_other_transport() {
         error.contains("a transport that a job may not use"),
         "{error}"
     );
-    let ext = format!("ext::sh -c \"touch {}\"", mark.display());
-    place.git(
-        "repo",
-        &["config", "-f", ".gitmodules", "submodule.sub.url", &ext],
-    );
-    let commit = place.commit("repo", &[]);
-    let fetched = place.fetch(&remote, &commit, &[]);
-    assert!(fetched.code.is_err(), "{}", fetched.said);
-    assert!(!mark.exists());
+    let touch = format!("touch {}", mark.display());
+    let good = place.remote("secret");
+    for (key, value) in [
+        ("url", format!("ext::sh -c \"{touch}\"")),
+        ("url", format!("fd::7;{touch}")),
+        (
+            "url",
+            format!("file://{}", place.sandbox.path("secret").display()),
+        ),
+        ("url", "../secret".to_owned()),
+        ("url", format!("--upload-pack={touch}")),
+        ("url", format!("ssh://-oProxyCommand={touch}/x")),
+        ("url", format!("-oProxyCommand={touch}:x")),
+        ("url", "http://127.0.0.1:9/x".to_owned()),
+        ("path", "-x".to_owned()),
+        ("path", "../out".to_owned()),
+        ("path", ".git/hooks".to_owned()),
+        ("update", format!("!{touch}")),
+    ] {
+        let url = if key == "url" { &value } else { &good };
+        place
+            .sandbox
+            .write("repo/.gitmodules", "[submodule \"sub\"]\n\tpath = sub\n");
+        let set = |key: &str, value: &str| {
+            let key = format!("submodule.sub.{key}");
+            place.git("repo", &["config", "-f", ".gitmodules", &key, value]);
+        };
+        set("url", url);
+        set(key, &value);
+        let commit = place.commit("repo", &[]);
+        let fetched = place.fetch(&remote, &commit, &[]);
+        // What starts at the remote's own address is of the remote's own transport.
+        assert_eq!(
+            fetched.code.is_ok(),
+            value == "../secret",
+            "{key} {value}: {}",
+            fetched.said
+        );
+        assert!(!mark.exists(), "{key} {value}");
+    }
 }
 
 #[test]
@@ -311,7 +340,13 @@ fn a_push_pins_the_commit_of_a_branch() {
         .says("did you mean `main`?");
     push("git@closed:repo").code(2).says("needs a login");
     assert_eq!(
-        pin(&remote, Some(&commit), &place.environment).expect("a commit"),
+        pin(
+            &remote,
+            Some(&commit),
+            &place.environment,
+            &Network::default()
+        )
+        .expect("a commit"),
         commit
     );
     assert!(Path::new(&place.sandbox.path("cache")).is_dir());

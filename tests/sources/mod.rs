@@ -14,6 +14,7 @@ use launch_agent::failure::Result;
 use launch_agent::host::source::{Progress, Scratch};
 use launch_agent::host::stop::Stop;
 use launch_agent::launch::job::Code;
+use launch_agent::launch::network::Network;
 use launch_agent::launch::spec::LaunchSpec;
 use launch_agent::queue::artifacts::Artifacts;
 use serde_json::{Value, json};
@@ -74,6 +75,7 @@ fn fetch_spec(
         cache,
         scratch: &scratch,
         environment,
+        network: &Network::default(),
         stop: &Stop::default(),
     };
     let code = fetch(&spec, &from, &mut said);

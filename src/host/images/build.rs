@@ -47,7 +47,7 @@ pub fn provide(
             }
             // It was built, and could not be pushed then.
             Some(_) => {}
-            None if registry::exists(&build.image, remote.push.login.as_ref(), log, stop)? => {
+            None if registry::exists(&remote.push, &remote.network, log, stop)? => {
                 not_built(build, "at its registry", log);
                 warnings = pull::provide(PullPolicy::Missing, &remote.pull, log, stop)?;
                 return Ok(());

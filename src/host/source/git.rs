@@ -16,6 +16,7 @@ use crate::host::process::{self, Ending};
 use crate::host::stop::{Activity, Stop};
 use crate::launch::command::CommandLine;
 use crate::launch::git::{self, Access, explain, explain_patch, is_full_name};
+use crate::launch::network::Network;
 use crate::queue::artifacts::hex;
 
 /// How long one step may take: a fetch of a large repository over a slow line.
@@ -31,6 +32,8 @@ const REMEMBERED: usize = 16 * 1024;
 pub struct Fetching<'a> {
     /// The agent's environment.
     pub environment: &'a BTreeMap<String, String>,
+    /// How this machine reaches the world.
+    pub network: &'a Network,
     /// Whether the job shall stop.
     pub stop: &'a Stop,
 }
@@ -47,7 +50,7 @@ impl Fetching<'_> {
     ) -> Result<String> {
         git::check_remote(remote)?;
         git::check_commit(commit)?;
-        let access = access(self.environment)?;
+        let access = access(self.environment, self.network)?;
         self.must(
             &access.init(folder),
             "cannot make a repository",
@@ -207,6 +210,7 @@ pub fn pin(
     remote: &str,
     name: Option<&str>,
     environment: &BTreeMap<String, String>,
+    network: &Network,
 ) -> Result<String> {
     git::check_remote(remote)?;
     let name = name.unwrap_or("HEAD");
@@ -214,7 +218,7 @@ pub fn pin(
     if is_full_name(name) {
         return Ok(name.to_owned());
     }
-    let output = process::output(&access(environment)?.ls_remote(remote), QUESTION)?;
+    let output = process::output(&access(environment, network)?.ls_remote(remote), QUESTION)?;
     if !output.is_success() {
         return Err(explain(
             &format!("cannot ask {remote} for `{name}`"),
@@ -230,7 +234,7 @@ pub fn pin(
 }
 
 /// How the machine's owner wants ssh to be called; git's own settings are asked where the environment does not say.
-fn access(environment: &BTreeMap<String, String>) -> Result<Access> {
+fn access(environment: &BTreeMap<String, String>, network: &Network) -> Result<Access> {
     let ssh_command = match environment.get("GIT_SSH_COMMAND") {
         Some(command) if !command.is_empty() => Some(command.clone()),
         _ => {
@@ -240,7 +244,10 @@ fn access(environment: &BTreeMap<String, String>) -> Result<Access> {
             Some(said.stdout.trim().to_owned()).filter(|command| !command.is_empty())
         }
     };
-    Ok(Access { ssh_command })
+    Ok(Access {
+        ssh_command,
+        network: network.clone(),
+    })
 }
 
 fn warn_of_large_files(folder: &Path, log: &mut dyn Progress) {
