@@ -210,6 +210,8 @@ fn a_command_that_is_not_in_the_image_is_dockers_failure() {
             message.contains("\"no-such-program\": executable file not found in $PATH"),
             "{message}"
         );
+        let log = sandbox.log(&id);
+        assert!(!log.contains("lines may be missing"), "{config}: {log}");
         assert!(
             !exists(&container(&sandbox, &id)),
             "{config}: the container is left"

@@ -421,7 +421,7 @@ pub fn engine_trouble(said: &str) -> Option<Error> {
                 Kind::Docker,
                 format!("the docker engine does not answer: {said}"),
             )
-            .hint("start it: `sudo systemctl start docker`; if it runs elsewhere, set DOCKER_HOST"),
+            .hint(how_to_start(said)),
         );
     }
     if says(said, &["unable to connect to podman"]) {
@@ -431,6 +431,18 @@ pub fn engine_trouble(said: &str) -> Option<Error> {
         );
     }
     None
+}
+
+/// How the engine that docker's client could not reach is started, by the address that it names.
+fn how_to_start(said: &str) -> &'static str {
+    let is_at = |place: &str| said.contains(place);
+    if is_at(" at unix:///run/user/") {
+        "start it, as a rootless engine is started: `systemctl --user start docker`"
+    } else if is_at(" daemon at ") && !is_at(" at unix:///var/run/docker.sock") {
+        "start the engine there; for the one of this machine `unset DOCKER_HOST` and `docker context use default`"
+    } else {
+        "start it: `sudo systemctl start docker`; if it runs elsewhere, set DOCKER_HOST"
+    }
 }
 
 #[cfg(test)]
@@ -499,26 +511,31 @@ mod tests {
 
     #[test]
     fn the_known_troubles_have_a_remedy() {
-        let error = engine_trouble(
-            "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?",
-        );
-        assert!(
-            error
-                .expect("known")
-                .hint
-                .expect("a hint")
-                .contains("systemctl start docker")
-        );
-        let error = engine_trouble(
-            "permission denied while trying to connect to the Docker daemon socket at unix:///x",
-        );
-        assert!(
-            error
-                .expect("known")
-                .hint
-                .expect("a hint")
-                .contains("usermod")
-        );
+        for (said, remedy) in [
+            (
+                "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?",
+                "`sudo systemctl start docker`",
+            ),
+            (
+                "Cannot connect to the Docker daemon at unix:///run/user/1000/docker.sock. Is the docker daemon running?",
+                "`systemctl --user start docker`",
+            ),
+            (
+                "Cannot connect to the Docker daemon at tcp://10.0.0.7:2376. Is the docker daemon running?",
+                "`unset DOCKER_HOST`",
+            ),
+            (
+                "error during connect: Get \"http://docker.example.com/v1.41/version\": EOF",
+                "set DOCKER_HOST",
+            ),
+            (
+                "permission denied while trying to connect to the Docker daemon socket at unix:///x",
+                "`sudo usermod -aG docker $USER`",
+            ),
+        ] {
+            let hint = engine_trouble(said).expect("known").hint.expect("a hint");
+            assert!(hint.contains(remedy), "{said}: {hint}");
+        }
         assert_eq!(engine_trouble("something else"), None);
     }
 }

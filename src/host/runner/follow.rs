@@ -49,8 +49,14 @@ pub fn to_the_end(
     loop {
         let (is_alive, end) = match patiently(|| engine::container_state(id))? {
             None => {
-                log.note("[launch-agent: lines may be missing here: docker has removed the container, and its log with it]");
-                return for_a_while(|| engine::end_from_events(id, since(started)))
+                let end = for_a_while(|| engine::end_from_events(id, since(started)));
+                // What the engine saw made and removed, and never started, printed nothing.
+                if !matches!(end, Ok(None))
+                    || is_known(|| engine::was_restarted(id, since(started)))
+                {
+                    log.note("[launch-agent: lines may be missing here: docker has removed the container, and its log with it]");
+                }
+                return end
                     .map_err(|error| unknown_end(&format!("its container is gone, and {error}")))?
                     .map(|end| own_end(id, started, end, outlived_engine, stop))
                     .transpose();
