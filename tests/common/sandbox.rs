@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -105,6 +106,9 @@ const LONGEST: Duration = Duration::from_secs(300);
 
 pub struct Sandbox {
     folder: tempfile::TempDir,
+    program: PathBuf,
+    /// Who runs everything, when it is not the test's own user.
+    user: Option<u32>,
     path: String,
     vars: Vec<(String, String)>,
 }
@@ -116,9 +120,20 @@ impl Sandbox {
         let path = std::env::var("PATH").expect("a PATH");
         Sandbox {
             folder,
+            program: env!("CARGO_BIN_EXE_launch-agent").into(),
+            user: None,
             path,
             vars: Vec::new(),
         }
+    }
+
+    /// Gives the sandbox to another user, who runs everything from now on: a copy of the program too, because that user
+    /// may not be let into the folder where it was built.
+    pub fn give_to(&mut self, user: u32) {
+        let copy = self.path("launch-agent");
+        fs::copy(&self.program, &copy).expect("a copy");
+        std::os::unix::fs::chown(self.folder.path(), Some(user), Some(user)).expect("given");
+        (self.program, self.user) = (copy, Some(user));
     }
 
     /// A sandbox whose `docker` is a script that runs `job` (bash; `$1` is the container's name) as every container.
@@ -170,7 +185,10 @@ impl Sandbox {
 
     /// `launch-agent` with a clean environment; it is not started yet.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_launch-agent"));
+        let mut command = Command::new(&self.program);
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command
             .args(arguments)
             .env_clear()

@@ -6,3 +6,4 @@ mod engines;
 mod flood;
 mod hostile;
 mod refusals;
+mod rootless;
