@@ -326,6 +326,19 @@ fn an_outage_harms_no_running_job_and_loses_no_report() {
 }
 
 #[test]
+fn an_agent_that_is_started_before_the_network_waits_for_its_server() {
+    let stage = Stage::new("exit 3");
+    let item = stage.push_job(&[]);
+    stage.peer.fail("*", How::Status(503, "", ""), 1_000_000);
+    let _agent = stage.agent(&[]);
+    stage.wait_for_word("status 503; it is asked until it answers (hint: proxies");
+    stage.peer.heal();
+    stage.wait_for_word("answers again");
+    stage.run_of(&item, "running");
+    stage.wait_for_word("exit code 3");
+}
+
+#[test]
 fn a_key_that_is_refused_meanwhile_stops_the_taking_and_not_the_jobs() {
     let stage = Stage::new(WAITS);
     let first = stage.push_job(&[]);

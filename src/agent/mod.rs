@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::{AgentConfig, Backend};
 use crate::failure::{Error, Kind, Result};
@@ -31,6 +31,9 @@ use crate::queue::{AgentId, AgentInfo, AgentStatus, ItemId, Queue, RunQueueItem,
 
 pub use decide::transfers;
 pub use dry_run::next_plan;
+
+/// The pause before a server is asked again that could not be reached when the agent was started.
+const REGISTER_AGAIN: Duration = Duration::from_secs(2);
 
 /// What the loop waits for.
 enum Event {
@@ -152,7 +155,7 @@ impl Agent {
         once: bool,
     ) -> Result<Agent> {
         let info = agent_info(&config)?;
-        let agent = queue.register(&info)?;
+        let agent = register(queue.as_ref(), &info, once)?;
         if let Some(entity) = queue.entity() {
             config.entity.value = Some(entity);
         }
@@ -423,17 +426,36 @@ impl Agent {
         let told = matches!(error.kind, Kind::Queue | Kind::Config)
             && self.shared.queue.tells_of_outages();
         if !told && self.said.as_ref() != Some(&text) {
-            log::error!(
-                "{text}{}",
-                error
-                    .hint
-                    .as_ref()
-                    .map(|hint| format!(" (hint: {hint})"))
-                    .unwrap_or_default()
-            );
+            log::error!("{text}{}", in_brackets(error));
         }
         self.said = Some(text);
     }
+}
+
+/// Makes the agent known. A machine is often up before its network is: who waits for work waits for the server too. One
+/// that is started by the clock will be started again.
+fn register(queue: &dyn Queue, info: &AgentInfo, once: bool) -> Result<AgentId> {
+    let mut said = false;
+    loop {
+        let error = match queue.register(info) {
+            Err(error) if error.kind == Kind::Queue && queue.tells_of_outages() && !once => error,
+            answer => return answer,
+        };
+        if !std::mem::replace(&mut said, true) {
+            log::error!(
+                "{error}; it is asked until it answers{}",
+                in_brackets(&error)
+            );
+        }
+        std::thread::sleep(REGISTER_AGAIN);
+    }
+}
+
+/// The error's hint, for the end of a line.
+fn in_brackets(error: &Error) -> String {
+    let hint = error.hint.as_ref();
+    hint.map(|hint| format!(" (hint: {hint})"))
+        .unwrap_or_default()
 }
 
 /// What keeps journals apart whose items are of different queues.
