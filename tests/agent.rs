@@ -302,7 +302,7 @@ fn docker_that_is_missing_or_silent_is_said_before_anything_is_taken() {
     let id = sandbox.push("job:1", &[]);
     sandbox.write(
         "fake/no-engine",
-        "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?\n",
+        "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?\n",
     );
     sandbox
         .once(&[])
