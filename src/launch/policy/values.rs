@@ -1,5 +1,7 @@
 //! Options that depend on their value, mounts and GPUs aside. Pure.
 
+use std::borrow::Cow;
+
 use super::{Asked, Guard, Judgement, Refusal, exact, patterns};
 use crate::launch::resource_args::DockerOption;
 
@@ -109,7 +111,8 @@ pub fn oom_score(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgeme
 
 /// Decides about `--publish`: `[IP:][HOST_PORT:]PORT[/PROTOCOL]`, where ports may be ranges.
 pub fn publish(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement {
-    let ports = value(option).split('/').next().unwrap_or_default();
+    let short = short_publish(value(option));
+    let ports = short.split('/').next().unwrap_or_default();
     let Some((before, _)) = ports.rsplit_once(':') else {
         return Ok("docker chooses a free port".to_owned());
     };
@@ -135,6 +138,20 @@ pub fn publish(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement
         ),
         Err(_) => refused(option, "the port of the host cannot be told"),
     }
+}
+
+/// The short form of a port that may be written as `published=8080,target=80`, put together as docker's client does it.
+fn short_publish(value: &str) -> Cow<'_, str> {
+    if !value.contains('=') {
+        return Cow::Borrowed(value);
+    }
+    let field = |name: &str| {
+        let mut fields = value.rsplit(',').filter_map(|field| field.split_once('='));
+        fields
+            .find(|(key, _)| *key == name)
+            .map_or("", |(_, it)| it)
+    };
+    Cow::Owned(format!("{}:{}", field("published"), field("target")))
 }
 
 /// Decides about `--sysctl`.
