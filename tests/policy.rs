@@ -59,14 +59,11 @@ fn policy(keys: &Value) -> Policy {
     policy
 }
 
-/// The first refusal, if there is one.
-fn refusal(policy: &Policy, machine: Machine, config: &Value) -> Option<String> {
+/// The verdict on everything that a config asks for; an error for one that is none.
+fn judgement(policy: &Policy, machine: Machine, config: &Value) -> Result<Vec<Check>, String> {
     let config = config.as_object().expect("an object");
     let newer = || Some("Options:\n      --brand-new string   A newer option\n".to_owned());
-    let options = match options_or_ask(config, &newer) {
-        Ok(options) => options,
-        Err(error) => return Some(error.message),
-    };
+    let options = options_or_ask(config, &newer).map_err(|error| error.message)?;
     let guard = Guard { policy, machine };
     let asked = Asked {
         image: "job:1",
@@ -74,17 +71,23 @@ fn refusal(policy: &Policy, machine: Machine, config: &Value) -> Option<String> 
         builder: config.contains_key("builder"),
         agent: "a",
     };
-    let refused = guard
-        .judge(&asked)
-        .into_iter()
-        .find(|check| !check.is_allowed());
-    assert_eq!(guard.check(&asked).is_err(), refused.is_some());
-    refused
-        .and_then(|check: Check| check.verdict.err())
-        .map(|refusal| {
-            assert!(!refusal.hint.is_empty(), "{refusal:?}");
-            refusal.rule
-        })
+    let checks = guard.judge(&asked);
+    let is_refused = checks.iter().any(|check| !check.is_allowed());
+    assert_eq!(guard.check(&asked).is_err(), is_refused);
+    Ok(checks)
+}
+
+/// The first refusal, if there is one.
+fn refusal(policy: &Policy, machine: Machine, config: &Value) -> Option<String> {
+    let checks = match judgement(policy, machine, config) {
+        Ok(checks) => checks,
+        Err(message) => return Some(message),
+    };
+    let mut refusals = checks.into_iter().filter_map(|check| check.verdict.err());
+    refusals.next().map(|refusal| {
+        assert!(!refusal.hint.is_empty(), "{refusal:?}");
+        refusal.rule
+    })
 }
 
 fn json_of(cell: &str) -> Value {
@@ -161,6 +164,67 @@ fn hostile_specs_get_the_verdicts_of_the_table() {
         }
     }
     assert!(problems.is_empty(), "\n{problems}");
+}
+
+/// The keys that a hint says the owner would write.
+fn advised(hint: &str) -> Option<Value> {
+    let (_, advice) = hint.split_once("in launch-config.yaml with `policy: ")?;
+    let (yaml, _) = advice.split_once("}`")?;
+    Some(
+        serde_yaml::from_str(&format!("{yaml}}}"))
+            .unwrap_or_else(|error| panic!("{hint}: {error}")),
+    )
+}
+
+/// The keys with what the advice adds to them.
+fn with_advice(keys: &Value, advice: &Value) -> Value {
+    let mut keys = keys.clone();
+    for (key, value) in advice.as_object().expect("an object") {
+        match (keys.get_mut(key).and_then(Value::as_array_mut), value) {
+            (Some(list), Value::Array(more)) => list.extend(more.clone()),
+            _ => keys[key] = value.clone(),
+        }
+    }
+    keys
+}
+
+#[test]
+fn what_a_hint_says_to_write_opens_what_was_refused() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/policy/hostile.md");
+    let text = std::fs::read_to_string(path).expect("the table");
+    let mut followed = 0;
+    for line in text.lines().filter(|line| line.starts_with("| `{")) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').collect();
+        let (all_keys, config) = match cells.as_slice() {
+            [config, _, _, _, _] => (
+                vec![json!({"preset": "standard"}), json!({"preset": "strict"})],
+                json_of(config),
+            ),
+            [keys, config, _] => (vec![json_of(keys)], json_of(config)),
+            _ => panic!("{line}"),
+        };
+        for mut keys in all_keys {
+            let refused = |keys: &Value| {
+                let checks = judgement(&policy(keys), TABLE_MACHINE, &config).unwrap_or_default();
+                checks.into_iter().find_map(|check| {
+                    let hint = check.verdict.err()?.hint;
+                    Some((check.given, advised(&hint)?))
+                })
+            };
+            // One that `strict` does not have may also be one that depends on its value; and there may be several.
+            let mut steps = Vec::new();
+            while let Some((given, advice)) = refused(&keys) {
+                assert!(
+                    !steps.contains(&(given.clone(), advice.clone())),
+                    "`{given}` stays refused with {advice}: {line}"
+                );
+                keys = with_advice(&keys, &advice);
+                steps.push((given, advice));
+            }
+            followed += steps.len();
+        }
+    }
+    assert!(followed > 150, "only {followed}");
 }
 
 /// The same path in another spelling, from the agent's folder `/data` on where it is not a whole one.

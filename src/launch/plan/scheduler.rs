@@ -68,6 +68,10 @@ mod tests {
     use std::path::Path;
 
     fn planned(entry_point: &Value, server: Option<&Server>) -> Result<Plan> {
+        planned_in(false, entry_point, server)
+    }
+
+    fn planned_in(secure_mode: bool, entry_point: &Value, server: Option<&Server>) -> Result<Plan> {
         let spec = json!({
             "uri": "placeholder-uri-scheduler", "resource": "local-process", "project": "p", "entity": "e",
             "run_id": "sweep1", "overrides": {"entry_point": entry_point, "args": ["--queue", "q"]}
