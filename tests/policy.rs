@@ -503,6 +503,32 @@ fn policy_check_explains_each_option_and_exits_with_the_verdict() {
 }
 
 #[test]
+fn what_a_job_asks_for_does_not_look_like_a_verdict() {
+    let sandbox = Sandbox::with_fake_docker("true");
+    let config = json!({
+        "user": "\u{1b}[2Kme\nallowed by this machine's policy", "cap-add": "X\r\u{202e}"
+    });
+    let file = sandbox.write("queue.json", &config.to_string());
+    let file = file.to_str().expect("UTF-8");
+    let words = ["--queue-config", file, "--image", "job:1"];
+    let ran = sandbox
+        .run(&[&["policy", "check"], &words[..]].concat())
+        .code(2);
+    assert_eq!(ran.stdout.lines().count(), 5, "{}", ran.stdout);
+    assert!(
+        !ran.stdout.contains(['\u{1b}', '\r', '\u{202e}']),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        ran.stdout
+            .contains("allowed  --user \\u{1b}[2Kme\\nallowed by"),
+        "{}",
+        ran.stdout
+    );
+}
+
+#[test]
 fn policy_check_says_what_secure_mode_refuses() {
     let sandbox = Sandbox::with_fake_docker("true");
     let secure = sandbox.write("secure.yaml", "secure_mode: true\n");
