@@ -691,6 +691,32 @@ fn mistakes_in_a_policy_are_named() {
 }
 
 #[test]
+fn keys_that_variables_name_are_not_mounted() {
+    for (variable, value) in [
+        ("WANDB_API_KEY_FILE", "~/kept/key"),
+        ("NETRC", "kept/key"),
+        ("WANDB_CONFIG_DIR", "~/kept"),
+        ("CLOUDSDK_CONFIG", "kept"),
+    ] {
+        let mut sandbox = Sandbox::with_fake_docker("true");
+        sandbox.set(variable, value);
+        let key = sandbox.write("kept/key", "machine api.wandb.ai password sesame-open\n");
+        let others = sandbox.write("others/key", "");
+        let refused = |path: &Path| {
+            let config = json!({"volume": format!("{}:/x:ro", path.display())});
+            let file = sandbox.write("queue.json", &config.to_string());
+            let file = file.to_str().expect("UTF-8");
+            let words = ["--queue-config", file, "--image", "job:1"];
+            let ran = sandbox.run(&[&["policy", "check"], &words[..]].concat());
+            ran.stdout.contains("where the agent's owner keeps keys")
+        };
+        assert!(refused(&key), "{variable}={value}");
+        assert!(refused(&sandbox.path("kept")), "{variable}={value}");
+        assert!(!refused(&others), "{variable}={value}");
+    }
+}
+
+#[test]
 fn folders_of_another_machine_cannot_be_judged() {
     let mut sandbox = Sandbox::new();
     sandbox.set("DOCKER_HOST", "ssh://gpu-box");
