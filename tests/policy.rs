@@ -37,6 +37,7 @@ const TABLE_MACHINE: Machine = Machine {
         "others" => Some("b".to_owned()),
         _ => None,
     },
+    engine_folder: || Some("/big/docker".into()),
 };
 
 /// The policy that `launch-config.yaml` makes of these keys, for the owner of the table's machine.

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::host::engine;
 use crate::launch::policy::{Machine, cleaned};
@@ -14,7 +15,18 @@ pub fn machine() -> Machine {
     Machine {
         real_path,
         agent_of: engine::agent_of,
+        engine_folder,
     }
+}
+
+/// Asked until the engine has answered once: it keeps its folder for as long as it runs.
+fn engine_folder() -> Option<PathBuf> {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(folder) = FOLDER.get() {
+        return Some(folder.clone());
+    }
+    let folder = engine::data_root()?;
+    Some(FOLDER.get_or_init(|| folder).clone())
 }
 
 /// Where docker finds a path; see [`Machine::real_path`].

@@ -265,7 +265,10 @@ impl Guard<'_> {
         if real == Path::new("/") {
             return Err(holds(format!("{seen} is the whole machine")));
         }
-        for place in system().chain(self.policy.own_places.iter().cloned()) {
+        let engines = (self.machine.engine_folder)();
+        let engines = engines.map(|folder| Place::tree(folder, "docker's own folder"));
+        let own = self.policy.own_places.iter().cloned();
+        for place in system().chain(own).chain(engines) {
             for path in [self.real_or_as_written(&place.path), place.path.clone()] {
                 let place = Place {
                     path,
