@@ -27,10 +27,22 @@ pub fn canonical(option: &str, value: &str) -> String {
     }
 }
 
+/// The fields that a network has in docker's long form.
+const NETWORK_FIELDS: [&str; 8] = [
+    "alias",
+    "driver-opt",
+    "gw-priority",
+    "ip",
+    "ip6",
+    "link-local-ip",
+    "mac-address",
+    "name",
+];
+
 /// The network that a value of `network` names: by itself, or as `name=..` among other fields, whose case docker does
-/// not keep. `None` for fields that cannot be read here for certain.
+/// not keep, or before a colon and fields, as podman has it. `None` for what cannot be read here for certain.
 pub fn network_name(value: &str) -> Option<String> {
-    if !value.contains('=') {
+    if !value.contains('=') || takes_orders(value) {
         return Some(value.to_owned());
     }
     let fields = patterns::csv(value)?;
@@ -68,8 +80,8 @@ pub fn network(guard: &Guard<'_>, asked: &Asked<'_>, option: &DockerOption) -> J
     {
         return container(guard, asked, option, name.strip_prefix("container:"));
     }
-    if name.starts_with("ns:") {
-        return refused(option, "it names a network by a path of the host");
+    if takes_orders(&name) {
+        return refused(option, "it names files of the host, to read or to write");
     }
     Ok("networks are in the documentation, the host's included".to_owned())
 }
@@ -314,6 +326,8 @@ mod tests {
             ("name=HOST", "host"),
             ("\"name=host\",alias=x", "host"),
             ("alias=x", "alias=x"),
+            ("net:alias=x,ip=10.0.0.1", "net"),
+            ("pasta:--pcap=/x,name=host", "pasta:--pcap=/x,name=host"),
         ] {
             assert_eq!(network_name(value).as_deref(), Some(name), "{value}");
         }
