@@ -94,7 +94,7 @@ pub fn resolve(
     })
 }
 
-fn check_entry_point(spec: &LaunchSpec, context: &Context<'_>) -> Result<()> {
+pub(super) fn check_entry_point(spec: &LaunchSpec, context: &Context<'_>) -> Result<()> {
     if context.secure_mode && !spec.overrides.entry_point.is_empty() {
         return Err(Error::input(
             "`overrides.entry_point` is refused: this agent runs in secure mode",
