@@ -301,3 +301,26 @@ fn no_secret_of_w_and_b_is_anywhere_on_the_machine() {
     }
     check_modes(&state);
 }
+
+#[test]
+fn what_a_failed_command_said_is_reported_without_secrets() {
+    let sandbox = Sandbox::with_fake_docker("true");
+    sandbox.write(
+        ".config/wandb/launch-config.yaml",
+        "network: {proxy: 'http://me:sesame-open@proxy:3128'}\n",
+    );
+    sandbox.queue("q", "{}");
+    let said = "Error response from daemon: denied: by http://me:sesame-open@proxy:3128\n";
+    sandbox.write("fake/refusals", &said.repeat(2));
+    sandbox.write("fake/registry", "");
+    sandbox.write("fake/images", "ghcr.io/team/here:1\n");
+    sandbox.write("fake/digests", "");
+    let here = sandbox.push("ghcr.io/team/here:1", &[]);
+    let away = sandbox.push("ghcr.io/team/away:1", &[]);
+    let ran = sandbox.once(&[]).code(1);
+    let items = [sandbox.item(&here), sandbox.item(&away)].map(|item| item.to_string());
+    for text in [&items[0], &items[1], &ran.stdout, &ran.stderr] {
+        assert!(text.contains("denied: by [redacted]"), "{text}");
+        assert!(!text.contains("sesame"), "{text}");
+    }
+}

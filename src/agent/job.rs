@@ -218,7 +218,10 @@ impl Job {
     /// Tries until the job has ended. What the machine and docker do to it is not its end: then it begins again.
     fn carry_out(&mut self, log: &mut JobLog) -> Result<End, Failure> {
         loop {
-            let result = self.try_once(log);
+            // It quotes what commands said, of which the log has hidden some.
+            let result = self
+                .try_once(log)
+                .map_err(|failure| failure.map_text(|text| log.redacted(text)));
             self.limit(None);
             let most = self.shared.config.max_retries.value;
             match result {
