@@ -47,7 +47,8 @@ fn follow(path: &Path, links: &mut u32) -> Result<PathBuf, String> {
             Component::Normal(name) => {
                 let next = real.join(name);
                 let is_link = match std::fs::symlink_metadata(&next) {
-                    Ok(about) => about.is_symlink(),
+                    // Such as `/proc/self/cwd`: it leads every process to another place, and docker is another.
+                    Ok(about) => about.is_symlink() && !next.starts_with("/proc"),
                     // A file on the way: nothing can be below it, and docker will say so.
                     Err(cause)
                         if [ErrorKind::NotFound, ErrorKind::NotADirectory]
@@ -111,6 +112,10 @@ mod tests {
             Ok("/etc/passwd".into())
         );
         assert_eq!(real_path(Path::new("/../..")), Ok("/".into()));
+        for path in ["/proc/self/cwd", "/proc/thread-self/root/etc", "/dev/fd/0"] {
+            let real = real_path(Path::new(path)).expect("a path");
+            assert!(real.starts_with("/proc"), "{path} is {}", real.display());
+        }
         let error = real_path(&root.join("loop")).expect_err("a loop");
         assert!(error.contains("too many symbolic links"), "{error}");
     }
