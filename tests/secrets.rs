@@ -324,3 +324,28 @@ fn what_a_failed_command_said_is_reported_without_secrets() {
         assert!(!text.contains("sesame"), "{text}");
     }
 }
+
+#[test]
+fn a_job_that_the_owner_would_refuse_by_now_is_followed_without_its_secrets() {
+    let mut sandbox = Sandbox::with_fake_docker(
+        "echo begun; until [ -e $FAKE/go ]; do sleep 0.02; done; echo token $HF_TOKEN",
+    );
+    sandbox.set("HF_TOKEN", BY_NAME);
+    sandbox.queue("q", r#"{"env": ["HF_TOKEN"]}"#);
+    let id = sandbox.push("job:1", &[]);
+    let mut agent = sandbox.start_agent(&[]);
+    sandbox.wait_for("its first line", || sandbox.log(&id).contains("begun"));
+    agent.signal(nix::sys::signal::Signal::SIGKILL);
+    assert_eq!(agent.wait(&sandbox), None);
+    sandbox.write(
+        ".config/wandb/launch-config.yaml",
+        "policy: {deny: [env], images: [other]}\n",
+    );
+    let mut agent = sandbox.start_agent(&["--once"]);
+    sandbox.wait_for("it to be followed", || !sandbox.calls("logs").is_empty());
+    sandbox.write("fake/go", "");
+    assert_eq!(agent.wait(&sandbox), Some(0));
+    let log = sandbox.log(&id);
+    assert!(log.contains("token [redacted]"), "{log}");
+    assert!(!log.contains(BY_NAME), "{log}");
+}
