@@ -349,3 +349,33 @@ fn a_job_that_the_owner_would_refuse_by_now_is_followed_without_its_secrets() {
     assert!(log.contains("token [redacted]"), "{log}");
     assert!(!log.contains(BY_NAME), "{log}");
 }
+
+#[test]
+fn what_is_made_for_builds_and_logins_is_its_owners_alone() {
+    let mut sandbox = Sandbox::with_fake_docker("true");
+    sandbox.write_program("aws", "#!/bin/bash\necho token-of-aws\n");
+    sandbox.write(
+        ".config/wandb/launch-config.yaml",
+        "backend: local\nqueues: [q]\nbuilder: {destination: 123.dkr.ecr.eu-west-1.amazonaws.com/r}\n",
+    );
+    sandbox.write("fake/registry", "");
+    sandbox.write(
+        "fake/manifest",
+        "no such manifest: 123.dkr.ecr.eu-west-1.amazonaws.com/r\n",
+    );
+    sandbox.write("proj/train.py", "pass\n");
+    sandbox.queue("q", "{}");
+    let code = ["--code", "proj", "-E", "python train.py"];
+    said(
+        &sandbox,
+        &[&["push", "-q", "q", "-p", "p"], &code[..]].concat(),
+    );
+    let all = said(&sandbox, &["--once"]);
+    assert!(sandbox.read("fake/calls").contains("'push'"), "{all}");
+    let state = sandbox.path(".local/state/launch-agent");
+    let made = files(&state);
+    for name in ["builds", "lock"] {
+        assert!(made.iter().any(|path| path.ends_with(name)), "{made:?}");
+    }
+    check_modes(&state);
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{context, pull, push, turns};
 use crate::failure::{Error, Kind, Result};
 use crate::host::engine;
+use crate::host::files;
 use crate::host::logs::JobLog;
 use crate::host::process::{self, Ending};
 use crate::host::registry;
@@ -157,8 +158,6 @@ fn make_ca_image(build: &Build) -> Result<()> {
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    std::fs::create_dir_all(folder)
-        .and_then(|()| std::fs::write(path, text))
-        .map_err(|cause| Error::system(format_args!("cannot write {}", path.display()), cause))
+    files::make_folder(path.parent().unwrap_or(Path::new("/")))?;
+    files::write_whole(path, text.as_bytes())
 }
