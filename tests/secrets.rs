@@ -304,7 +304,9 @@ fn no_secret_of_w_and_b_is_anywhere_on_the_machine() {
 
 #[test]
 fn what_a_failed_command_said_is_reported_without_secrets() {
-    let sandbox = Sandbox::with_fake_docker("true");
+    // What `curl -v` shows of a proxy.
+    let basic = "echo \"Proxy-Authorization: Basic $(printf me:sesame-open | base64)\"";
+    let sandbox = Sandbox::with_fake_docker(basic);
     sandbox.write(
         ".config/wandb/launch-config.yaml",
         "network: {proxy: 'http://me:sesame-open@proxy:3128'}\n",
@@ -318,6 +320,9 @@ fn what_a_failed_command_said_is_reported_without_secrets() {
     let here = sandbox.push("ghcr.io/team/here:1", &[]);
     let away = sandbox.push("ghcr.io/team/away:1", &[]);
     let ran = sandbox.once(&[]).code(1);
+    let log = sandbox.log(&here);
+    assert!(log.contains("Basic bWU6"), "{log}");
+    assert!(!log.contains("bWU6c2VzYW1l"), "{log}");
     let items = [sandbox.item(&here), sandbox.item(&away)].map(|item| item.to_string());
     for text in [&items[0], &items[1], &ran.stdout, &ran.stderr] {
         assert!(text.contains("denied: by [redacted]"), "{text}");
