@@ -744,3 +744,27 @@ fn folders_of_another_machine_cannot_be_judged() {
         )
         .code(0);
 }
+
+#[test]
+fn looking_into_a_built_image_runs_nothing_that_came_with_its_packages() {
+    let sandbox = Sandbox::with_fake_docker("[[ $1 != launch-agent-look-* ]]");
+    sandbox.write("proj/train.py", "pass\n");
+    // Conda's own packages are installed where that is possible.
+    sandbox.write("proj/environment.yml", "dependencies: [numpy]\n");
+    sandbox.queue("q", "{}");
+    let code = ["--code", "proj", "-E", "python train.py"];
+    sandbox.ok(&[&["push", "-q", "q", "-p", "p"], &code[..]].concat());
+    sandbox.once(&[]).code(0);
+    let runs = sandbox.calls("run");
+    let look = runs.iter().find(|run| run.contains("not-installed"));
+    let look = look.expect("a look at what was left out");
+    for part in ["'--network' 'none'", "'PATH=/usr/local/bin:/usr/bin:/bin'"] {
+        assert!(look.contains(part), "{look}");
+    }
+    // The look failed, and whatever may be left of it is removed.
+    let removed = sandbox.calls("rm");
+    assert!(
+        removed.iter().any(|rm| rm.contains("'launch-agent-look-")),
+        "{removed:?}"
+    );
+}
