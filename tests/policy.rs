@@ -37,6 +37,7 @@ const TABLE_MACHINE: Machine = Machine {
         "others" => Some("b".to_owned()),
         _ => None,
     },
+    engine_address: || Some("unix:///var/run/docker.sock".to_owned()),
     engine_folder: || Some("/big/docker".into()),
 };
 
@@ -743,6 +744,24 @@ fn folders_of_another_machine_cannot_be_judged() {
             .concat(),
         )
         .code(0);
+}
+
+#[test]
+fn folders_of_the_machine_that_a_context_leads_to_cannot_be_judged() {
+    let mut sandbox = Sandbox::new();
+    let queue = sandbox.write("queue.json", r#"{"volume": "/data:/data"}"#);
+    let queue = queue.to_str().expect("UTF-8").to_owned();
+    let words = ["render", "--queue-config", &queue, "--image", "job:1"];
+    let mut context = |address: &str| {
+        let script =
+            format!("#!/bin/sh\n[ \"$1 $2\" = 'context inspect' ] && echo {address} || exit 1\n");
+        sandbox.write_program("docker", &script);
+        sandbox.run(&words)
+    };
+    context("ssh://me@gpu-box")
+        .code(2)
+        .says("docker's engine is on another machine (docker's context leads to `ssh://..`)");
+    context("unix:///run/user/1000/docker.sock").code(0);
 }
 
 #[test]

@@ -15,8 +15,15 @@ pub fn machine() -> Machine {
     Machine {
         real_path,
         agent_of: engine::agent_of,
+        engine_address,
         engine_folder,
     }
+}
+
+/// Asked once: whoever chooses another engine under a running agent takes its containers away.
+fn engine_address() -> Option<String> {
+    static ADDRESS: OnceLock<Option<String>> = OnceLock::new();
+    ADDRESS.get_or_init(engine::address).clone()
 }
 
 /// Asked until the engine has answered once: it keeps its folder for as long as it runs.

@@ -73,6 +73,16 @@ pub fn version() -> CommandLine {
     docker(["version", "--format", "{{.Server.Version}}"])
 }
 
+/// Prints how docker's client reaches its engine. Podman has no such command.
+pub fn engine_address() -> CommandLine {
+    docker([
+        "context",
+        "inspect",
+        "--format",
+        "{{.Endpoints.docker.Host}}",
+    ])
+}
+
 /// Prints the folder where a docker engine keeps images and containers.
 pub fn data_root() -> CommandLine {
     docker(["info", "--format", "{{.DockerRootDir}}"])

@@ -97,6 +97,8 @@ pub struct Machine {
     pub real_path: fn(&Path) -> Result<PathBuf, String>,
     /// The agent whose job a container is, by name or id; `None` for all other containers.
     pub agent_of: fn(&str) -> Option<String>,
+    /// How docker's client reaches its engine, such as `unix:///var/run/docker.sock`; `None` where it does not say.
+    pub engine_address: fn() -> Option<String>,
     /// Where docker's engine keeps its images, containers and volumes; `None` where that is not known.
     pub engine_folder: fn() -> Option<PathBuf>,
 }

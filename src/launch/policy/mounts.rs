@@ -314,7 +314,7 @@ impl Guard<'_> {
 
     /// Where docker would find a path.
     pub(super) fn real(&self, written: &str) -> Result<PathBuf, Refusal> {
-        if let Some(engine) = &self.policy.engine_elsewhere {
+        if let Some(engine) = self.engine_elsewhere() {
             return Err(Refusal::new(
                 format!(
                     "docker's engine is on another machine ({engine}), whose folders cannot be looked at from here"
@@ -327,6 +327,16 @@ impl Guard<'_> {
                 format!("where `{written}` leads cannot be told: {why}"),
                 "mount a folder that the agent's own user can reach",
             )
+        })
+    }
+
+    /// Where the engine is that is not on this machine: as `DOCKER_HOST` says, or a context of docker's.
+    fn engine_elsewhere(&self) -> Option<String> {
+        self.policy.engine_elsewhere.clone().or_else(|| {
+            let address = (self.machine.engine_address)()?;
+            let (scheme, _) = address.split_once("://")?;
+            (!["unix", "fd"].contains(&scheme))
+                .then(|| format!("docker's context leads to `{scheme}://..`"))
         })
     }
 
