@@ -148,7 +148,9 @@ impl Homes {
         };
         let hidden = first.as_encoded_bytes().starts_with(b".");
         let inside_cache = first == ".cache" && below.next().is_some();
-        ((hidden && !inside_cache) || first == "bin").then(|| HomeRefusal::Entry(home.join(first)))
+        // Below `snap` programs keep what they hide elsewhere, docker its logins.
+        let has_programs = first == "bin" || first == "snap";
+        ((hidden && !inside_cache) || has_programs).then(|| HomeRefusal::Entry(home.join(first)))
     }
 
     /// The home folder that a path is in.
@@ -201,6 +203,7 @@ mod tests {
             ("/root/.docker", true),
             ("/data/me/.cache", true),
             ("/data/me/bin", true),
+            ("/home/bob/snap/docker/1/.docker/config.json", true),
             ("/data/me/.cache/huggingface", false),
             ("/data/me/data", false),
             ("/home/bob/data/.hidden", false),
