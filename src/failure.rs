@@ -164,6 +164,19 @@ pub struct Failure {
     pub cause: Error,
 }
 
+impl Failure {
+    /// The same in other words.
+    #[must_use]
+    pub fn map_text(self, change: impl Fn(&str) -> String) -> Failure {
+        let cause = Error {
+            message: change(&self.cause.message),
+            hint: self.cause.hint.as_deref().map(change),
+            ..self.cause
+        };
+        Failure { cause, ..self }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "failed at stage {}: {}", self.stage, self.cause)

@@ -37,6 +37,8 @@ const TABLE_MACHINE: Machine = Machine {
         "others" => Some("b".to_owned()),
         _ => None,
     },
+    engine_address: || Some("unix:///var/run/docker.sock".to_owned()),
+    engine_folder: || Some("/big/docker".into()),
 };
 
 /// The policy that `launch-config.yaml` makes of these keys, for the owner of the table's machine.
@@ -59,14 +61,11 @@ fn policy(keys: &Value) -> Policy {
     policy
 }
 
-/// The first refusal, if there is one.
-fn refusal(policy: &Policy, machine: Machine, config: &Value) -> Option<String> {
+/// The verdict on everything that a config asks for; an error for one that is none.
+fn judgement(policy: &Policy, machine: Machine, config: &Value) -> Result<Vec<Check>, String> {
     let config = config.as_object().expect("an object");
     let newer = || Some("Options:\n      --brand-new string   A newer option\n".to_owned());
-    let options = match options_or_ask(config, &newer) {
-        Ok(options) => options,
-        Err(error) => return Some(error.message),
-    };
+    let options = options_or_ask(config, &newer).map_err(|error| error.message)?;
     let guard = Guard { policy, machine };
     let asked = Asked {
         image: "job:1",
@@ -74,17 +73,23 @@ fn refusal(policy: &Policy, machine: Machine, config: &Value) -> Option<String> 
         builder: config.contains_key("builder"),
         agent: "a",
     };
-    let refused = guard
-        .judge(&asked)
-        .into_iter()
-        .find(|check| !check.is_allowed());
-    assert_eq!(guard.check(&asked).is_err(), refused.is_some());
-    refused
-        .and_then(|check: Check| check.verdict.err())
-        .map(|refusal| {
-            assert!(!refusal.hint.is_empty(), "{refusal:?}");
-            refusal.rule
-        })
+    let checks = guard.judge(&asked);
+    let is_refused = checks.iter().any(|check| !check.is_allowed());
+    assert_eq!(guard.check(&asked).is_err(), is_refused);
+    Ok(checks)
+}
+
+/// The first refusal, if there is one.
+fn refusal(policy: &Policy, machine: Machine, config: &Value) -> Option<String> {
+    let checks = match judgement(policy, machine, config) {
+        Ok(checks) => checks,
+        Err(message) => return Some(message),
+    };
+    let mut refusals = checks.into_iter().filter_map(|check| check.verdict.err());
+    refusals.next().map(|refusal| {
+        assert!(!refusal.hint.is_empty(), "{refusal:?}");
+        refusal.rule
+    })
 }
 
 fn json_of(cell: &str) -> Value {
@@ -161,6 +166,67 @@ fn hostile_specs_get_the_verdicts_of_the_table() {
         }
     }
     assert!(problems.is_empty(), "\n{problems}");
+}
+
+/// The keys that a hint says the owner would write.
+fn advised(hint: &str) -> Option<Value> {
+    let (_, advice) = hint.split_once("in launch-config.yaml with `policy: ")?;
+    let (yaml, _) = advice.split_once("}`")?;
+    Some(
+        serde_yaml::from_str(&format!("{yaml}}}"))
+            .unwrap_or_else(|error| panic!("{hint}: {error}")),
+    )
+}
+
+/// The keys with what the advice adds to them.
+fn with_advice(keys: &Value, advice: &Value) -> Value {
+    let mut keys = keys.clone();
+    for (key, value) in advice.as_object().expect("an object") {
+        match (keys.get_mut(key).and_then(Value::as_array_mut), value) {
+            (Some(list), Value::Array(more)) => list.extend(more.clone()),
+            _ => keys[key] = value.clone(),
+        }
+    }
+    keys
+}
+
+#[test]
+fn what_a_hint_says_to_write_opens_what_was_refused() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/policy/hostile.md");
+    let text = std::fs::read_to_string(path).expect("the table");
+    let mut followed = 0;
+    for line in text.lines().filter(|line| line.starts_with("| `{")) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').collect();
+        let (all_keys, config) = match cells.as_slice() {
+            [config, _, _, _, _] => (
+                vec![json!({"preset": "standard"}), json!({"preset": "strict"})],
+                json_of(config),
+            ),
+            [keys, config, _] => (vec![json_of(keys)], json_of(config)),
+            _ => panic!("{line}"),
+        };
+        for mut keys in all_keys {
+            let refused = |keys: &Value| {
+                let checks = judgement(&policy(keys), TABLE_MACHINE, &config).unwrap_or_default();
+                checks.into_iter().find_map(|check| {
+                    let hint = check.verdict.err()?.hint;
+                    Some((check.given, advised(&hint)?))
+                })
+            };
+            // One that `strict` does not have may also be one that depends on its value; and there may be several.
+            let mut steps = Vec::new();
+            while let Some((given, advice)) = refused(&keys) {
+                assert!(
+                    !steps.contains(&(given.clone(), advice.clone())),
+                    "`{given}` stays refused with {advice}: {line}"
+                );
+                keys = with_advice(&keys, &advice);
+                steps.push((given, advice));
+            }
+            followed += steps.len();
+        }
+    }
+    assert!(followed > 150, "only {followed}");
 }
 
 /// The same path in another spelling, from the agent's folder `/data` on where it is not a whole one.
@@ -439,6 +505,32 @@ fn policy_check_explains_each_option_and_exits_with_the_verdict() {
 }
 
 #[test]
+fn what_a_job_asks_for_does_not_look_like_a_verdict() {
+    let sandbox = Sandbox::with_fake_docker("true");
+    let config = json!({
+        "user": "\u{1b}[2Kme\nallowed by this machine's policy", "cap-add": "X\r\u{202e}"
+    });
+    let file = sandbox.write("queue.json", &config.to_string());
+    let file = file.to_str().expect("UTF-8");
+    let words = ["--queue-config", file, "--image", "job:1"];
+    let ran = sandbox
+        .run(&[&["policy", "check"], &words[..]].concat())
+        .code(2);
+    assert_eq!(ran.stdout.lines().count(), 5, "{}", ran.stdout);
+    assert!(
+        !ran.stdout.contains(['\u{1b}', '\r', '\u{202e}']),
+        "{}",
+        ran.stdout
+    );
+    assert!(
+        ran.stdout
+            .contains("allowed  --user \\u{1b}[2Kme\\nallowed by"),
+        "{}",
+        ran.stdout
+    );
+}
+
+#[test]
 fn policy_check_says_what_secure_mode_refuses() {
     let sandbox = Sandbox::with_fake_docker("true");
     let secure = sandbox.write("secure.yaml", "secure_mode: true\n");
@@ -601,6 +693,32 @@ fn mistakes_in_a_policy_are_named() {
 }
 
 #[test]
+fn keys_that_variables_name_are_not_mounted() {
+    for (variable, value) in [
+        ("WANDB_API_KEY_FILE", "~/kept/key"),
+        ("NETRC", "kept/key"),
+        ("WANDB_CONFIG_DIR", "~/kept"),
+        ("CLOUDSDK_CONFIG", "kept"),
+    ] {
+        let mut sandbox = Sandbox::with_fake_docker("true");
+        sandbox.set(variable, value);
+        let key = sandbox.write("kept/key", "machine api.wandb.ai password sesame-open\n");
+        let others = sandbox.write("others/key", "");
+        let refused = |path: &Path| {
+            let config = json!({"volume": format!("{}:/x:ro", path.display())});
+            let file = sandbox.write("queue.json", &config.to_string());
+            let file = file.to_str().expect("UTF-8");
+            let words = ["--queue-config", file, "--image", "job:1"];
+            let ran = sandbox.run(&[&["policy", "check"], &words[..]].concat());
+            ran.stdout.contains("where the agent's owner keeps keys")
+        };
+        assert!(refused(&key), "{variable}={value}");
+        assert!(refused(&sandbox.path("kept")), "{variable}={value}");
+        assert!(!refused(&others), "{variable}={value}");
+    }
+}
+
+#[test]
 fn folders_of_another_machine_cannot_be_judged() {
     let mut sandbox = Sandbox::new();
     sandbox.set("DOCKER_HOST", "ssh://gpu-box");
@@ -626,4 +744,46 @@ fn folders_of_another_machine_cannot_be_judged() {
             .concat(),
         )
         .code(0);
+}
+
+#[test]
+fn folders_of_the_machine_that_a_context_leads_to_cannot_be_judged() {
+    let mut sandbox = Sandbox::new();
+    let queue = sandbox.write("queue.json", r#"{"volume": "/data:/data"}"#);
+    let queue = queue.to_str().expect("UTF-8").to_owned();
+    let words = ["render", "--queue-config", &queue, "--image", "job:1"];
+    let mut context = |address: &str| {
+        let script =
+            format!("#!/bin/sh\n[ \"$1 $2\" = 'context inspect' ] && echo {address} || exit 1\n");
+        sandbox.write_program("docker", &script);
+        sandbox.run(&words)
+    };
+    context("ssh://me@gpu-box")
+        .code(2)
+        .says("docker's engine is on another machine (docker's context leads to `ssh://..`)");
+    context("unix:///run/user/1000/docker.sock").code(0);
+}
+
+#[test]
+fn looking_into_a_built_image_runs_nothing_that_came_with_its_packages() {
+    let sandbox = Sandbox::with_fake_docker("[[ $1 != launch-agent-look-* ]]");
+    sandbox.write("proj/train.py", "pass\n");
+    // Conda's own packages are installed where that is possible.
+    sandbox.write("proj/environment.yml", "dependencies: [numpy]\n");
+    sandbox.queue("q", "{}");
+    let code = ["--code", "proj", "-E", "python train.py"];
+    sandbox.ok(&[&["push", "-q", "q", "-p", "p"], &code[..]].concat());
+    sandbox.once(&[]).code(0);
+    let runs = sandbox.calls("run");
+    let look = runs.iter().find(|run| run.contains("not-installed"));
+    let look = look.expect("a look at what was left out");
+    for part in ["'--network' 'none'", "'PATH=/usr/local/bin:/usr/bin:/bin'"] {
+        assert!(look.contains(part), "{look}");
+    }
+    // The look failed, and whatever may be left of it is removed.
+    let removed = sandbox.calls("rm");
+    assert!(
+        removed.iter().any(|rm| rm.contains("'launch-agent-look-")),
+        "{removed:?}"
+    );
 }

@@ -301,3 +301,86 @@ fn no_secret_of_w_and_b_is_anywhere_on_the_machine() {
     }
     check_modes(&state);
 }
+
+#[test]
+fn what_a_failed_command_said_is_reported_without_secrets() {
+    // What `curl -v` shows of a proxy.
+    let basic = "echo \"Proxy-Authorization: Basic $(printf me:sesame-open | base64)\"";
+    let sandbox = Sandbox::with_fake_docker(basic);
+    sandbox.write(
+        ".config/wandb/launch-config.yaml",
+        "network: {proxy: 'http://me:sesame-open@proxy:3128'}\n",
+    );
+    sandbox.queue("q", "{}");
+    let said = "Error response from daemon: denied: by http://me:sesame-open@proxy:3128\n";
+    sandbox.write("fake/refusals", &said.repeat(2));
+    sandbox.write("fake/registry", "");
+    sandbox.write("fake/images", "ghcr.io/team/here:1\n");
+    sandbox.write("fake/digests", "");
+    let here = sandbox.push("ghcr.io/team/here:1", &[]);
+    let away = sandbox.push("ghcr.io/team/away:1", &[]);
+    let ran = sandbox.once(&[]).code(1);
+    let log = sandbox.log(&here);
+    assert!(log.contains("Basic bWU6"), "{log}");
+    assert!(!log.contains("bWU6c2VzYW1l"), "{log}");
+    let items = [sandbox.item(&here), sandbox.item(&away)].map(|item| item.to_string());
+    for text in [&items[0], &items[1], &ran.stdout, &ran.stderr] {
+        assert!(text.contains("denied: by [redacted]"), "{text}");
+        assert!(!text.contains("sesame"), "{text}");
+    }
+}
+
+#[test]
+fn a_job_that_the_owner_would_refuse_by_now_is_followed_without_its_secrets() {
+    let mut sandbox = Sandbox::with_fake_docker(
+        "echo begun; until [ -e $FAKE/go ]; do sleep 0.02; done; echo token $HF_TOKEN",
+    );
+    sandbox.set("HF_TOKEN", BY_NAME);
+    sandbox.queue("q", r#"{"env": ["HF_TOKEN"]}"#);
+    let id = sandbox.push("job:1", &[]);
+    let mut agent = sandbox.start_agent(&[]);
+    sandbox.wait_for("its first line", || sandbox.log(&id).contains("begun"));
+    agent.signal(nix::sys::signal::Signal::SIGKILL);
+    assert_eq!(agent.wait(&sandbox), None);
+    sandbox.write(
+        ".config/wandb/launch-config.yaml",
+        "policy: {deny: [env], images: [other]}\n",
+    );
+    let mut agent = sandbox.start_agent(&["--once"]);
+    sandbox.wait_for("it to be followed", || !sandbox.calls("logs").is_empty());
+    sandbox.write("fake/go", "");
+    assert_eq!(agent.wait(&sandbox), Some(0));
+    let log = sandbox.log(&id);
+    assert!(log.contains("token [redacted]"), "{log}");
+    assert!(!log.contains(BY_NAME), "{log}");
+}
+
+#[test]
+fn what_is_made_for_builds_and_logins_is_its_owners_alone() {
+    let mut sandbox = Sandbox::with_fake_docker("true");
+    sandbox.write_program("aws", "#!/bin/bash\necho token-of-aws\n");
+    sandbox.write(
+        ".config/wandb/launch-config.yaml",
+        "backend: local\nqueues: [q]\nbuilder: {destination: 123.dkr.ecr.eu-west-1.amazonaws.com/r}\n",
+    );
+    sandbox.write("fake/registry", "");
+    sandbox.write(
+        "fake/manifest",
+        "no such manifest: 123.dkr.ecr.eu-west-1.amazonaws.com/r\n",
+    );
+    sandbox.write("proj/train.py", "pass\n");
+    sandbox.queue("q", "{}");
+    let code = ["--code", "proj", "-E", "python train.py"];
+    said(
+        &sandbox,
+        &[&["push", "-q", "q", "-p", "p"], &code[..]].concat(),
+    );
+    let all = said(&sandbox, &["--once"]);
+    assert!(sandbox.read("fake/calls").contains("'push'"), "{all}");
+    let state = sandbox.path(".local/state/launch-agent");
+    let made = files(&state);
+    for name in ["builds", "lock"] {
+        assert!(made.iter().any(|path| path.ends_with(name)), "{made:?}");
+    }
+    check_modes(&state);
+}

@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use super::code::{self, Fetch};
 use super::decide::{Identity, needs_code, new_run_id, plan_of};
 use super::{Event, Shared};
+use crate::config::AgentConfig;
 use crate::failure::{AtStage, Error, Failure, Kind, Result, Stage};
 use crate::host::engine::{self, End};
 use crate::host::journal::{self, Entry, Step};
@@ -218,7 +219,10 @@ impl Job {
     /// Tries until the job has ended. What the machine and docker do to it is not its end: then it begins again.
     fn carry_out(&mut self, log: &mut JobLog) -> Result<End, Failure> {
         loop {
-            let result = self.try_once(log);
+            // It quotes what commands said, of which the log has hidden some.
+            let result = self
+                .try_once(log)
+                .map_err(|failure| failure.map_text(|text| log.redacted(text)));
             self.limit(None);
             let most = self.shared.config.max_retries.value;
             match result {
@@ -296,6 +300,15 @@ impl Job {
 
     /// Everything that is decided about this try, with nothing done.
     fn decide(&self, spec: &LaunchSpec, code: Option<&Code>) -> Result<Plan, Failure> {
+        self.decide_by(&self.shared.config, spec, code)
+    }
+
+    fn decide_by(
+        &self,
+        config: &AgentConfig,
+        spec: &LaunchSpec,
+        code: Option<&Code>,
+    ) -> Result<Plan, Failure> {
         let mut spec = spec.clone();
         // As W&B counts: a run that begins again goes on under its name (`WANDB_RESUME=allow`).
         spec.resume_count += u64::from(self.entry.attempt - 1);
@@ -306,7 +319,7 @@ impl Job {
             run_id: &self.entry.run_id,
             agent: shared.journal.name(),
         };
-        plan_of(&shared.config, &shared.environment, id, &spec, code)
+        plan_of(config, &shared.environment, id, &spec, code)
     }
 
     /// Says what will run: the command in the log and at the item, and what its owner should know.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use super::table::escaped;
 use super::{print, render};
 use crate::agent;
 use crate::cli::{PolicyArgs, PolicyCheckArgs, PolicyCommand};
@@ -133,15 +134,15 @@ fn entry_point(config: &AgentConfig) -> Check {
     }
 }
 
+/// One line for each thing: what a job asks for must not look like the next verdict.
 fn print_check(check: &Check) -> Result<()> {
+    let given = escaped(&check.given);
     match &check.verdict {
-        Ok(rule) => print(format_args!("allowed  {:<32}  {rule}", check.given)),
+        Ok(rule) => print(format_args!("allowed  {given:<32}  {}", escaped(rule))),
         Err(refusal) => {
-            print(format_args!(
-                "refused  {:<32}  {}",
-                check.given, refusal.rule
-            ))?;
-            print(format_args!("         hint: {}", refusal.hint))
+            let rule = escaped(&refusal.rule);
+            print(format_args!("refused  {given:<32}  {rule}"))?;
+            print(format_args!("         hint: {}", escaped(&refusal.hint)))
         }
     }
 }

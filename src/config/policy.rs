@@ -49,14 +49,18 @@ pub struct PolicySettings {
 }
 
 /// Variables that name a file or folder with keys in it.
-const KEY_VARIABLES: [&str; 10] = [
+const KEY_VARIABLES: [&str; 14] = [
     "AWS_CONFIG_FILE",
     "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AZURE_CONFIG_DIR",
+    "CLOUDSDK_CONFIG",
     "DOCKER_CERT_PATH",
     "DOCKER_CONFIG",
     "GOOGLE_APPLICATION_CREDENTIALS",
     "KUBECONFIG",
     "NETRC",
+    "REGISTRY_AUTH_FILE",
     "SSH_AUTH_SOCK",
     "WANDB_API_KEY_FILE",
     "WANDB_CONFIG_DIR",
@@ -229,6 +233,11 @@ fn own_places(files: &OwnFiles<'_>, environment: &Environment) -> Vec<Place> {
     );
     places.extend(KEY_VARIABLES.iter().filter_map(|name| {
         let path = environment.get(name)?;
+        // As the agent itself reads those that it reads.
+        let path = match (path.strip_prefix("~/"), environment.home()) {
+            (Some(rest), Ok(home)) => home.join(rest),
+            _ => PathBuf::from(path),
+        };
         Some(Place::tree(path, "where the agent's owner keeps keys"))
     }));
     if let Some(socket) = environment

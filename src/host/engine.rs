@@ -52,6 +52,13 @@ pub fn version() -> Result<String> {
     Ok(output.stdout.trim().to_owned())
 }
 
+/// How docker's client reaches its engine; `None` where it does not say.
+pub fn address() -> Option<String> {
+    let output = process::output(&docker::engine_address(), ANSWER).ok()?;
+    let address = output.stdout.trim();
+    (output.is_success() && !address.is_empty()).then(|| address.to_owned())
+}
+
 /// The folder where an engine of this machine keeps images and containers; `None` where it does not say, or when it is
 /// on another machine.
 pub fn data_root() -> Option<PathBuf> {

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::host::engine;
 use crate::launch::policy::{Machine, cleaned};
@@ -14,7 +15,25 @@ pub fn machine() -> Machine {
     Machine {
         real_path,
         agent_of: engine::agent_of,
+        engine_address,
+        engine_folder,
     }
+}
+
+/// Asked once: whoever chooses another engine under a running agent takes its containers away.
+fn engine_address() -> Option<String> {
+    static ADDRESS: OnceLock<Option<String>> = OnceLock::new();
+    ADDRESS.get_or_init(engine::address).clone()
+}
+
+/// Asked until the engine has answered once: it keeps its folder for as long as it runs.
+fn engine_folder() -> Option<PathBuf> {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(folder) = FOLDER.get() {
+        return Some(folder.clone());
+    }
+    let folder = engine::data_root()?;
+    Some(FOLDER.get_or_init(|| folder).clone())
 }
 
 /// Where docker finds a path; see [`Machine::real_path`].
@@ -35,7 +54,8 @@ fn follow(path: &Path, links: &mut u32) -> Result<PathBuf, String> {
             Component::Normal(name) => {
                 let next = real.join(name);
                 let is_link = match std::fs::symlink_metadata(&next) {
-                    Ok(about) => about.is_symlink(),
+                    // Such as `/proc/self/cwd`: it leads every process to another place, and docker is another.
+                    Ok(about) => about.is_symlink() && !next.starts_with("/proc"),
                     // A file on the way: nothing can be below it, and docker will say so.
                     Err(cause)
                         if [ErrorKind::NotFound, ErrorKind::NotADirectory]
@@ -99,6 +119,10 @@ mod tests {
             Ok("/etc/passwd".into())
         );
         assert_eq!(real_path(Path::new("/../..")), Ok("/".into()));
+        for path in ["/proc/self/cwd", "/proc/thread-self/root/etc", "/dev/fd/0"] {
+            let real = real_path(Path::new(path)).expect("a path");
+            assert!(real.starts_with("/proc"), "{path} is {}", real.display());
+        }
         let error = real_path(&root.join("loop")).expect_err("a loop");
         assert!(error.contains("too many symbolic links"), "{error}");
     }

@@ -6,9 +6,9 @@
 //! no argv, no environment and no log.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
@@ -196,7 +196,13 @@ impl AgentsConfig<'_> {
             .mode(0o700)
             .create(folder)
             .map_err(failed)?;
-        let lock = File::create(folder.join("lock")).map_err(failed)?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(folder.join("lock"))
+            .map_err(failed)?;
         lock.lock().map_err(failed)?;
         Ok(AgentsConfig { login, _lock: lock })
     }

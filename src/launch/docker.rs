@@ -73,6 +73,16 @@ pub fn version() -> CommandLine {
     docker(["version", "--format", "{{.Server.Version}}"])
 }
 
+/// Prints how docker's client reaches its engine. Podman has no such command.
+pub fn engine_address() -> CommandLine {
+    docker([
+        "context",
+        "inspect",
+        "--format",
+        "{{.Endpoints.docker.Host}}",
+    ])
+}
+
 /// Prints the folder where a docker engine keeps images and containers.
 pub fn data_root() -> CommandLine {
     docker(["info", "--format", "{{.DockerRootDir}}"])
@@ -102,9 +112,14 @@ pub fn build_ca_image(folder: &str) -> CommandLine {
     command
 }
 
-/// Prints the names of packages that an image was built without; fails when it has all of them.
-pub fn packages_left_out(image: &str) -> CommandLine {
-    docker(["run", "--rm", "--entrypoint", "cat", image, NOT_INSTALLED])
+/// Prints the names of packages that an image was built without; fails when it has all of them. In a container of this
+/// name, with the base image's own `cat`: one that came with a package would run there past everything that the owner
+/// wants of jobs.
+pub fn packages_left_out(image: &str, container: &str) -> CommandLine {
+    let path = "PATH=/usr/local/bin:/usr/bin:/bin";
+    docker(["run", "--rm", "--name", container])
+        .args(["--network", "none", "--env", path])
+        .args(["--entrypoint", "cat", image, NOT_INSTALLED])
 }
 
 /// Prints where an image on this machine comes from, as JSON: its digests in registries, and its labels. Fails when it

@@ -97,6 +97,10 @@ pub struct Machine {
     pub real_path: fn(&Path) -> Result<PathBuf, String>,
     /// The agent whose job a container is, by name or id; `None` for all other containers.
     pub agent_of: fn(&str) -> Option<String>,
+    /// How docker's client reaches its engine, such as `unix:///var/run/docker.sock`; `None` where it does not say.
+    pub engine_address: fn() -> Option<String>,
+    /// Where docker's engine keeps its images, containers and volumes; `None` where that is not known.
+    pub engine_folder: fn() -> Option<PathBuf>,
 }
 
 /// A policy on a machine: what judges.
@@ -245,17 +249,16 @@ impl Guard<'_> {
 
     fn option(&self, option: &DockerOption, asked: &Asked<'_>) -> Judgement {
         let name = option.name.as_str();
-        let value = compared(option);
-        let finds = |entries: &[Entry]| {
-            entries
-                .iter()
-                .find(|entry| entry.option == name && entry.takes(&value))
-                .cloned()
-        };
-        if let Some(entry) = finds(&self.policy.deny) {
+        let named = |entry: &&Entry| entry.option == name;
+        let mut denials = self.policy.deny.iter().filter(named);
+        if let Some(entry) = denials.find(|entry| self.denies(entry, option)) {
             return Err(denied(&entry.to_string()));
         }
-        let allowed = finds(&self.policy.allow);
+        let value = compared(option);
+        let openings = self.policy.allow.iter().filter(named);
+        let openings = openings.filter(|entry| entry.allows(&value));
+        // One that names the value opens more than one of the option alone.
+        let allowed = openings.max_by_key(|entry| entry.value.is_some()).cloned();
         if let Some(entry) = allowed.as_ref().filter(|entry| entry.value.is_some()) {
             return Ok(format!("`policy.allow` lists `{entry}`"));
         }
@@ -284,6 +287,32 @@ impl Guard<'_> {
     }
 }
 
+impl Guard<'_> {
+    /// Does an entry of `deny` mean this option? Docker takes more spellings than one for some values, and what cannot
+    /// be read for certain may be any of them.
+    fn denies(&self, entry: &Entry, option: &DockerOption) -> bool {
+        if entry.value.is_none() || entry.takes(&compared(option)) {
+            return true;
+        }
+        let value = option.value().unwrap_or_default();
+        match option.name.as_str() {
+            "network" => values::network_name(value).is_none(),
+            "cap-add" => values::canonical("cap-add", value) == "ALL",
+            "gpus" => gpus::is_all(value) && entry.takes("all"),
+            "device" => {
+                let host = value.split(':').next().unwrap_or_default();
+                let real = (self.machine.real_path)(Path::new(host)).unwrap_or_default();
+                [cleaned(Path::new(host)), real, host.into()]
+                    .iter()
+                    .any(|path| entry.takes(&path.to_string_lossy()))
+            }
+            // Podman takes it for every variable that begins so.
+            "env" => value.ends_with('*') && !value.contains('='),
+            _ => false,
+        }
+    }
+}
+
 /// How an option is named in messages. The value of a variable is nobody's business.
 fn shown(option: &DockerOption) -> String {
     match (option.name.as_str(), option.value()) {
@@ -295,19 +324,18 @@ fn shown(option: &DockerOption) -> String {
     }
 }
 
-/// The value that entries of `allow` and `deny` are compared with. A network has two ways to write the same.
+/// The value that entries of `allow` and `deny` are compared with.
 fn compared(option: &DockerOption) -> String {
-    match (&option.given, option.name.as_str()) {
-        (Given::Flag(on), _) => on.to_string(),
-        (Given::Value(value), "network") => values::network_name(value),
-        (Given::Value(value), _) => value.clone(),
+    match &option.given {
+        Given::Flag(on) => on.to_string(),
+        Given::Value(value) => values::canonical(&option.name, value),
     }
 }
 
 /// The entry of `policy.allow` that means just what a job asks for.
 fn exact(option: &DockerOption) -> String {
     match option.value() {
-        Some(value) => format!("{}={value}", option.name),
+        Some(_) => format!("{}={}", option.name, compared(option)),
         None => option.name.clone(),
     }
 }

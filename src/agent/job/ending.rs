@@ -141,7 +141,7 @@ impl Job {
     pub(super) fn note_warnings(&self, warnings: &[String], log: &mut JobLog) {
         for warning in warnings {
             log.note(format_args!("[launch-agent: warning: {warning}]"));
-            self.warn(warning);
+            self.warn(&log.redacted(warning));
         }
     }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::{context, pull, push, turns};
 use crate::failure::{Error, Kind, Result};
 use crate::host::engine;
+use crate::host::files;
 use crate::host::logs::JobLog;
-use crate::host::process::{self, Ending};
+use crate::host::process::{self, Ending, Output};
 use crate::host::registry;
 use crate::host::stop::{Activity, Stop};
 use crate::launch::build::Build;
@@ -111,9 +112,17 @@ fn left_out(build: &Build) -> Option<String> {
     if !build.may_leave_out {
         return None;
     }
-    let output = process::output(&docker::packages_left_out(&build.image), ONE_FILE).ok()?;
+    let container = format!("launch-agent-look-{:016x}", fastrand::u64(..));
+    let command = docker::packages_left_out(&build.image, &container);
+    let output = process::output(&command, ONE_FILE).ok();
+    let output = output.filter(Output::is_success);
+    if output.is_none() {
+        // What took too long goes on without its client.
+        let _ = engine::remove_container(&container);
+    }
+    let output = output?;
     let packages: Vec<&str> = output.stdout.lines().collect();
-    (output.is_success() && !packages.is_empty()).then(|| {
+    (!packages.is_empty()).then(|| {
         format!(
             "could not be installed, and the image was built without: `{}`",
             packages.join("`, `")
@@ -157,8 +166,6 @@ fn make_ca_image(build: &Build) -> Result<()> {
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    std::fs::create_dir_all(folder)
-        .and_then(|()| std::fs::write(path, text))
-        .map_err(|cause| Error::system(format_args!("cannot write {}", path.display()), cause))
+    files::make_folder(path.parent().unwrap_or(Path::new("/")))?;
+    files::write_whole(path, text.as_bytes())
 }

@@ -69,6 +69,14 @@ impl JobLog {
         self.redactor.anew()
     }
 
+    /// Words about the job, such as what a failed command said, without what the log hides.
+    pub fn redacted(&self, text: &str) -> String {
+        let mut redactor = self.redactor.anew();
+        let mut shown = redactor.push(text.as_bytes());
+        shown.extend(redactor.finish());
+        String::from_utf8_lossy(&shown).into_owned()
+    }
+
     /// Takes output of the job, or of a command that is run for it.
     pub fn output(&mut self, bytes: &[u8]) {
         let shown = self.redactor.push(bytes);

@@ -6,6 +6,7 @@ use base64::engine::GeneralPurpose;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 use crate::launch::command::Secret;
+use crate::launch::python_json::dumps;
 
 /// What stands in a secret's place.
 const REDACTED: &[u8] = b"[redacted]";
@@ -108,21 +109,26 @@ impl Redactor {
     }
 }
 
+/// What programs leave as it is in a part of a URL, beside letters, digits and `-_.~`: the strictest, Python's `quote`,
+/// JavaScript's `encodeURIComponent`, Go's passwords, JavaScript's `encodeURI`.
+const PLAIN_IN_URLS: [&str; 5] = ["", "/", "!'()*", "$&+,;=", "!'()*$&+,;=/?:@#"];
+
 /// A value as programs write it: itself, as a part of a URL, inside JSON, and inside any base64.
 fn forms(secret: &str) -> Vec<Vec<u8>> {
     if secret.len() < LEAST_BYTES {
         return Vec::new();
     }
-    let json = serde_json::Value::from(secret).to_string();
     let mut forms = vec![
         secret.as_bytes().to_vec(),
         // `echo` and `$(..)` leave the white space of the end behind.
         secret.trim().as_bytes().to_vec(),
-        json.as_bytes()[1..json.len() - 1].to_vec(),
     ];
-    for blank in ["%20", "+"] {
-        forms.push(in_url(secret, blank, |byte| format!("%{byte:02X}")));
-        forms.push(in_url(secret, blank, |byte| format!("%{byte:02x}")));
+    forms.extend(in_json(secret));
+    for plain in PLAIN_IN_URLS {
+        for blank in ["%20", "+"] {
+            forms.push(in_url(secret, plain, blank, |byte| format!("%{byte:02X}")));
+            forms.push(in_url(secret, plain, blank, |byte| format!("%{byte:02x}")));
+        }
     }
     for alphabet in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
         forms.extend((0..3).map(|before| in_base64(secret.as_bytes(), before, alphabet)));
@@ -130,14 +136,29 @@ fn forms(secret: &str) -> Vec<Vec<u8>> {
     forms
 }
 
-/// As `encodeURIComponent` and Python's `quote` write it.
-fn in_url(secret: &str, blank: &str, escaped: impl Fn(u8) -> String) -> Vec<u8> {
+/// Between the quotes: as it must be, with slashes escaped, as Go writes it for web pages, and in ASCII, as Python does.
+fn in_json(secret: &str) -> impl Iterator<Item = Vec<u8>> {
+    let value = serde_json::Value::from(secret);
+    let least = value.to_string();
+    let for_pages = least
+        .replace('&', "\\u0026")
+        .replace('<', "\\u003c")
+        .replace('>', "\\u003e");
+    let all = [least.replace('/', "\\/"), for_pages, dumps(&value), least];
+    all.into_iter()
+        .map(|json| json.as_bytes()[1..json.len() - 1].to_vec())
+}
+
+/// As a part of a URL, with what is in `plain` left as it is.
+fn in_url(secret: &str, plain: &str, blank: &str, escaped: impl Fn(u8) -> String) -> Vec<u8> {
+    let is_plain = |byte: u8| {
+        byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) || plain.as_bytes().contains(&byte)
+    };
     let text: String = secret
         .bytes()
         .map(|byte| match byte {
             b' ' => blank.to_owned(),
-            b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
-            byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+            byte if is_plain(byte) => char::from(byte).to_string(),
             byte => escaped(byte),
         })
         .collect();
@@ -222,9 +243,17 @@ mod tests {
             "s3cr%2ft%20k%c3%a9y%2b%22end%22",
             "s3cr%2Ft+k%C3%A9y%2B%22end%22",
             "s3cr/t k\u{e9}y+\\\"end\\\"",
+            "s3cr/t%20k%C3%A9y%2B%22end%22",
+            "s3cr%2Ft%20k%C3%A9y+%22end%22",
+            "s3cr/t%20k%C3%A9y+%22end%22",
+            "s3cr\\/t k\u{e9}y+\\\"end\\\"",
+            "s3cr/t k\\u00e9y+\\\"end\\\"",
         ] {
             assert_eq!(redact(&[secret], &[form]), "[redacted]", "{form}");
         }
+        let (pages, function) = ("a\\u003cb\\u0026c\\u003e-open", "a%3Cb%26c%3E-open!");
+        assert_eq!(redact(&["a<b&c>-open"], &[pages]), "[redacted]");
+        assert_eq!(redact(&["a<b&c>-open!"], &[function]), "[redacted]");
         assert_eq!(redact(&["sesame-open\n"], &["sesame-open."]), "[redacted].");
     }
 

@@ -2,6 +2,7 @@
 //! W&B's agent runs its command on the agent's machine. So that nothing else ever is, the command must be the one
 //! that `wandb launch-sweep` writes.
 
+use super::settle::check_entry_point;
 use super::{Context, Place, Plan};
 use crate::failure::{Error, Result};
 use crate::launch::command::{CommandLine, Secret};
@@ -18,6 +19,7 @@ pub fn scheduler(spec: &LaunchSpec, context: &Context<'_>) -> Result<Plan> {
             "a sweep scheduler needs W&B's server, and this agent polls an embedded queue",
         ));
     };
+    check_entry_point(spec, context)?;
     let command = &spec.overrides.entry_point;
     if command.len() < 3 || command[..2] != COMMAND {
         return Err(Error::input(format!(
@@ -68,6 +70,10 @@ mod tests {
     use std::path::Path;
 
     fn planned(entry_point: &Value, server: Option<&Server>) -> Result<Plan> {
+        planned_in(false, entry_point, server)
+    }
+
+    fn planned_in(secure_mode: bool, entry_point: &Value, server: Option<&Server>) -> Result<Plan> {
         let spec = json!({
             "uri": "placeholder-uri-scheduler", "resource": "local-process", "project": "p", "entity": "e",
             "run_id": "sweep1", "overrides": {"entry_point": entry_point, "args": ["--queue", "q"]}
@@ -83,7 +89,7 @@ mod tests {
             server,
             environment: &BTreeMap::new(),
             env_macros: &[],
-            secure_mode: true,
+            secure_mode,
             guard: Guard {
                 policy: &Policy::of(Preset::Open),
                 machine: machine(),
@@ -131,5 +137,16 @@ mod tests {
             );
         }
         assert!(planned(&json!(["wandb", "scheduler", "s"]), None).is_err());
+    }
+
+    #[test]
+    fn secure_mode_refuses_it_as_under_wandbs_own_agent() {
+        let server = Server {
+            base_url: "http://w".to_owned(),
+            api_key: Secret::new("sesame-open"),
+        };
+        let command = json!(["wandb", "scheduler", "sweep1"]);
+        let error = planned_in(true, &command, Some(&server)).expect_err("refused");
+        assert!(error.message.contains("secure mode"), "{error}");
     }
 }

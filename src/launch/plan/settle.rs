@@ -94,7 +94,7 @@ pub fn resolve(
     })
 }
 
-fn check_entry_point(spec: &LaunchSpec, context: &Context<'_>) -> Result<()> {
+pub(super) fn check_entry_point(spec: &LaunchSpec, context: &Context<'_>) -> Result<()> {
     if context.secure_mode && !spec.overrides.entry_point.is_empty() {
         return Err(Error::input(
             "`overrides.entry_point` is refused: this agent runs in secure mode",
@@ -327,7 +327,18 @@ fn secret_values(
     let named = by_name(asked)
         .filter(|name| looks_secret(name))
         .filter_map(|name| context.environment.get(name).map(Secret::new));
-    keys.chain(own).chain(named).collect()
+    // It is in other forms than its address in what goes to a proxy: `curl -v` shows them.
+    let proxy = context.network.proxy.iter();
+    let proxys = proxy.filter_map(|proxy| password(proxy.expose()).map(Secret::new));
+    keys.chain(own).chain(named).chain(proxys).collect()
+}
+
+/// The password in an address such as `http://user:password@host`.
+fn password(address: &str) -> Option<&str> {
+    let (_, rest) = address.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let (user, _) = authority.rsplit_once('@')?;
+    user.split_once(':').map(|(_, password)| password)
 }
 
 fn worth_redacting(all: Vec<Secret>) -> Vec<Secret> {
@@ -343,6 +354,18 @@ fn worth_redacting(all: Vec<Secret>) -> Vec<Secret> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn finds_the_password_of_a_proxy() {
+        for (address, expected) in [
+            ("http://me:sesame@proxy:3128", Some("sesame")),
+            ("https://me:a:b@c@proxy/x:y@z", Some("a:b@c")),
+            ("http://me@proxy:3128", None),
+            ("http://proxy:3128/me:no@x", None),
+        ] {
+            assert_eq!(password(address), expected, "{address}");
+        }
+    }
 
     #[test]
     fn knows_this_machine() {

@@ -49,6 +49,11 @@ pub fn request(value: &str) -> Option<Request> {
     Some(Request { count, driver })
 }
 
+/// Does a value of `--gpus` ask for all there are, in whatever words?
+pub fn is_all(value: &str) -> bool {
+    request(value).is_none_or(|request| request.count.is_none())
+}
+
 /// Decides about `--gpus`.
 pub fn option(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement {
     let value = option.value().unwrap_or_default();

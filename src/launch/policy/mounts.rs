@@ -265,7 +265,10 @@ impl Guard<'_> {
         if real == Path::new("/") {
             return Err(holds(format!("{seen} is the whole machine")));
         }
-        for place in system().chain(self.policy.own_places.iter().cloned()) {
+        let engines = (self.machine.engine_folder)();
+        let engines = engines.map(|folder| Place::tree(folder, "docker's own folder"));
+        let own = self.policy.own_places.iter().cloned();
+        for place in system().chain(own).chain(engines) {
             for path in [self.real_or_as_written(&place.path), place.path.clone()] {
                 let place = Place {
                     path,
@@ -311,7 +314,7 @@ impl Guard<'_> {
 
     /// Where docker would find a path.
     pub(super) fn real(&self, written: &str) -> Result<PathBuf, Refusal> {
-        if let Some(engine) = &self.policy.engine_elsewhere {
+        if let Some(engine) = self.engine_elsewhere() {
             return Err(Refusal::new(
                 format!(
                     "docker's engine is on another machine ({engine}), whose folders cannot be looked at from here"
@@ -324,6 +327,16 @@ impl Guard<'_> {
                 format!("where `{written}` leads cannot be told: {why}"),
                 "mount a folder that the agent's own user can reach",
             )
+        })
+    }
+
+    /// Where the engine is that is not on this machine: as `DOCKER_HOST` says, or a context of docker's.
+    fn engine_elsewhere(&self) -> Option<String> {
+        self.policy.engine_elsewhere.clone().or_else(|| {
+            let address = (self.machine.engine_address)()?;
+            let (scheme, _) = address.split_once("://")?;
+            (!["unix", "fd"].contains(&scheme))
+                .then(|| format!("docker's context leads to `{scheme}://..`"))
         })
     }
 

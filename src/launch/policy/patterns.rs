@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::values::canonical;
 use crate::launch::docker_options::OptionTable;
 
 /// An entry of `allow` or `deny`: an option, or an option with the values that are meant.
@@ -26,11 +27,19 @@ impl Entry {
         }
     }
 
-    /// Is this a value that the entry means?
+    /// Is this a value, in its one spelling, that the entry means?
     pub fn takes(&self, value: &str) -> bool {
         self.value
             .as_ref()
-            .is_none_or(|pattern| is_like(pattern, value))
+            .is_none_or(|pattern| is_like(&canonical(&self.option, pattern), value))
+    }
+
+    /// The same for an entry of `allow`: there a `*` in a path does not mean the way out of a folder, which docker
+    /// would go.
+    pub fn allows(&self, value: &str) -> bool {
+        let is_part = |pattern: &String| pattern.contains('*') && pattern != "*";
+        let leaves = || value.split(['/', ':', '=', ',']).any(|part| part == "..");
+        self.takes(value) && !(self.value.as_ref().is_some_and(is_part) && leaves())
     }
 }
 
@@ -217,6 +226,26 @@ mod tests {
             ("a**b", "ab", true),
         ] {
             assert_eq!(is_like(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn a_star_is_no_way_out_of_a_folder_that_is_allowed() {
+        for (entry, value, expected) in [
+            ("device=/dev/infiniband/*", "/dev/infiniband/uverbs0", true),
+            ("device=/dev/infiniband/*", "/dev/infiniband/..hidden", true),
+            ("device=/dev/infiniband/*", "/dev/infiniband/../sda", false),
+            ("device=/dev/*:/dev/x", "/dev/..:/dev/x", false),
+            ("security-opt=seccomp=/p/*", "seccomp=/p/../../tmp/x", false),
+            ("device=/dev/a/../b", "/dev/a/../b", true),
+            ("device=*", "/dev/a/../b", true),
+            ("device", "/dev/a/../b", true),
+        ] {
+            assert_eq!(
+                Entry::parse(entry).allows(value),
+                expected,
+                "{entry} {value}"
+            );
         }
     }
 

@@ -77,11 +77,13 @@ const SYSTEM: &[(&str, bool, &str)] = &[
     ("/usr", false, "a system folder"),
     ("/var/backups", false, "a system folder"),
     ("/var/cache", false, "a system folder"),
+    ("/var/crash", false, "a system folder"),
     ("/var/lib", false, "a system folder"),
     ("/var/log", false, "a system folder"),
     ("/var/mail", false, "a system folder"),
     ("/var/opt", false, "a system folder"),
     ("/var/run", false, "a system folder"),
+    ("/var/snap", false, "a system folder"),
     ("/var/spool", false, "a system folder"),
     ("/var/www", false, "a system folder"),
     ("/swap.img", false, "the machine's swapped memory"),
@@ -146,7 +148,9 @@ impl Homes {
         };
         let hidden = first.as_encoded_bytes().starts_with(b".");
         let inside_cache = first == ".cache" && below.next().is_some();
-        ((hidden && !inside_cache) || first == "bin").then(|| HomeRefusal::Entry(home.join(first)))
+        // Below `snap` programs keep what they hide elsewhere, docker its logins.
+        let has_programs = first == "bin" || first == "snap";
+        ((hidden && !inside_cache) || has_programs).then(|| HomeRefusal::Entry(home.join(first)))
     }
 
     /// The home folder that a path is in.
@@ -199,6 +203,7 @@ mod tests {
             ("/root/.docker", true),
             ("/data/me/.cache", true),
             ("/data/me/bin", true),
+            ("/home/bob/snap/docker/1/.docker/config.json", true),
             ("/data/me/.cache/huggingface", false),
             ("/data/me/data", false),
             ("/home/bob/data/.hidden", false),

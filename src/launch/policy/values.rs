@@ -1,5 +1,7 @@
 //! Options that depend on their value, mounts and GPUs aside. Pure.
 
+use std::borrow::Cow;
+
 use super::{Asked, Guard, Judgement, Refusal, exact, patterns};
 use crate::launch::resource_args::DockerOption;
 
@@ -12,30 +14,74 @@ fn refused(option: &DockerOption, why: &str) -> Judgement {
     Err(Refusal::unless_allowed(why, &exact(option)))
 }
 
-/// The network that a value of `network` names: by itself, or as `name=..` among other fields.
-pub fn network_name(value: &str) -> String {
-    if !value.contains('=') {
-        return value.to_owned();
+/// The one spelling of a value that docker takes in several.
+pub fn canonical(option: &str, value: &str) -> String {
+    match option {
+        "network" => network_name(value).unwrap_or_else(|| value.to_owned()),
+        "cap-add" => {
+            let upper = value.to_ascii_uppercase();
+            upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned()
+        }
+        "security-opt" if !value.contains('=') => value.replacen(':', "=", 1),
+        _ => value.to_owned(),
     }
-    patterns::csv(value)
-        .unwrap_or_default()
+}
+
+/// The fields that a network has in docker's long form.
+const NETWORK_FIELDS: [&str; 8] = [
+    "alias",
+    "driver-opt",
+    "gw-priority",
+    "ip",
+    "ip6",
+    "link-local-ip",
+    "mac-address",
+    "name",
+];
+
+/// The network that a value of `network` names: by itself, or as `name=..` among other fields, whose case docker does
+/// not keep, or before a colon and fields, as podman has it. `None` for what cannot be read here for certain.
+pub fn network_name(value: &str) -> Option<String> {
+    if !value.contains('=') || takes_orders(value) {
+        return Some(value.to_owned());
+    }
+    let fields = patterns::csv(value)?;
+    let pairs = fields.iter().map(|field| field.split_once('='));
+    let pairs: Vec<(String, &str)> = pairs
+        .map(|pair| pair.map(|(key, text)| (key.trim().to_lowercase(), text.trim())))
+        .collect::<Option<_>>()?;
+    if let Some((name, _)) = pairs[0].0.split_once(':') {
+        return Some(name.to_owned());
+    }
+    if !pairs
         .iter()
-        .rev()
-        .filter_map(|field| field.split_once('='))
-        .find(|(key, _)| key.trim().eq_ignore_ascii_case("name"))
-        .map_or_else(|| value.to_owned(), |(_, name)| name.trim().to_owned())
+        .all(|(key, _)| NETWORK_FIELDS.contains(&key.as_str()))
+    {
+        return None;
+    }
+    let name = pairs.iter().rev().find(|(key, _)| key == "name");
+    Some(name.map_or_else(|| value.to_owned(), |(_, name)| name.to_lowercase()))
+}
+
+/// Is it a network of podman's that reads or writes files of the host, as its value says?
+fn takes_orders(value: &str) -> bool {
+    ["ns:", "pasta:"]
+        .iter()
+        .any(|start| value.trim_start().starts_with(start))
 }
 
 /// Decides about `--network`.
 pub fn network(guard: &Guard<'_>, asked: &Asked<'_>, option: &DockerOption) -> Judgement {
-    let name = network_name(value(option));
+    let Some(name) = network_name(value(option)) else {
+        return refused(option, "which network it means cannot be told");
+    };
     if name.to_ascii_lowercase().contains("container:")
         || value(option).to_ascii_lowercase().contains("container:")
     {
         return container(guard, asked, option, name.strip_prefix("container:"));
     }
-    if name.starts_with("ns:") {
-        return refused(option, "it names a network by a path of the host");
+    if takes_orders(&name) {
+        return refused(option, "it names files of the host, to read or to write");
     }
     Ok("networks are in the documentation, the host's included".to_owned())
 }
@@ -109,7 +155,8 @@ pub fn oom_score(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgeme
 
 /// Decides about `--publish`: `[IP:][HOST_PORT:]PORT[/PROTOCOL]`, where ports may be ranges.
 pub fn publish(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement {
-    let ports = value(option).split('/').next().unwrap_or_default();
+    let short = short_publish(value(option));
+    let ports = short.split('/').next().unwrap_or_default();
     let Some((before, _)) = ports.rsplit_once(':') else {
         return Ok("docker chooses a free port".to_owned());
     };
@@ -137,6 +184,20 @@ pub fn publish(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement
     }
 }
 
+/// The short form of a port that may be written as `published=8080,target=80`, put together as docker's client does it.
+fn short_publish(value: &str) -> Cow<'_, str> {
+    if !value.contains('=') {
+        return Cow::Borrowed(value);
+    }
+    let field = |name: &str| {
+        let mut fields = value.rsplit(',').filter_map(|field| field.split_once('='));
+        fields
+            .find(|(key, _)| *key == name)
+            .map_or("", |(_, it)| it)
+    };
+    Cow::Owned(format!("{}:{}", field("published"), field("target")))
+}
+
 /// Decides about `--sysctl`.
 pub fn sysctl(_: &Guard<'_>, asked: &Asked<'_>, option: &DockerOption) -> Judgement {
     let name = value(option).split('=').next().unwrap_or_default();
@@ -146,7 +207,7 @@ pub fn sysctl(_: &Guard<'_>, asked: &Asked<'_>, option: &DockerOption) -> Judgem
             .iter()
             .filter(|other| other.name == namespace)
             .filter_map(DockerOption::value)
-            .any(|value| network_name(value) == "host")
+            .any(|value| network_name(value).is_none_or(|name| name == "host"))
     };
     let of_network = name.starts_with("net.") && !shares("network");
     let of_ipc = (name.starts_with("kernel.shm")
@@ -262,10 +323,37 @@ mod tests {
             ("alias=x,name=host", "host"),
             ("Name = host ,alias=x", "host"),
             ("name=a,name=b", "b"),
+            ("name=HOST", "host"),
             ("\"name=host\",alias=x", "host"),
             ("alias=x", "alias=x"),
+            ("net:alias=x,ip=10.0.0.1", "net"),
+            ("pasta:--pcap=/x,name=host", "pasta:--pcap=/x,name=host"),
         ] {
-            assert_eq!(network_name(value), name, "{value}");
+            assert_eq!(network_name(value).as_deref(), Some(name), "{value}");
+        }
+        for value in [
+            "\nname=host",
+            "alias=x\n,name=host",
+            "\"name=host",
+            "name=host,x",
+            "name=host,x=y",
+        ] {
+            assert_eq!(network_name(value), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn what_docker_takes_in_several_spellings_has_one() {
+        for (option, value, one) in [
+            ("cap-add", "CAP_SYS_ADMIN", "SYS_ADMIN"),
+            ("cap-add", "sys_admin", "SYS_ADMIN"),
+            ("cap-add", "cap_all", "ALL"),
+            ("security-opt", "seccomp:unconfined", "seccomp=unconfined"),
+            ("security-opt", "seccomp=a:b", "seccomp=a:b"),
+            ("security-opt", "no-new-privileges", "no-new-privileges"),
+            ("runtime", "NVIDIA", "NVIDIA"),
+        ] {
+            assert_eq!(canonical(option, value), one, "{value}");
         }
     }
 }
