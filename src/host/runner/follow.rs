@@ -28,10 +28,12 @@ const LEAST: Duration = Duration::from_millis(50);
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// Follows a container to its end, which is the job's own or an error; `None` when the engine does not know how it
-/// ended, or whether it ever ran.
+/// ended, or whether it ever ran. `client`: the code that a client of ours gave which followed the container, where it
+/// ended by itself and had no trouble.
 pub fn to_the_end(
     id: &str,
     started: &Started,
+    client: Option<i32>,
     log: &mut JobLog,
     stop: &Stop,
 ) -> Result<Option<End>> {
@@ -49,8 +51,11 @@ pub fn to_the_end(
     loop {
         let (is_alive, end) = match patiently(|| engine::container_state(id))? {
             None => {
-                log.note("[launch-agent: lines may be missing here: docker has removed the container, and its log with it]");
-                return for_a_while(|| engine::end_from_events(id, since(started)))
+                let end = for_a_while(|| engine::end_from_events(id, since(started)));
+                if !has_passed_on_all(client, &end) {
+                    log.note("[launch-agent: lines may be missing here: docker has removed the container, and its log with it]");
+                }
+                return end
                     .map_err(|error| unknown_end(&format!("its container is gone, and {error}")))?
                     .map(|end| own_end(id, started, end, outlived_engine, stop))
                     .transpose();
@@ -98,6 +103,17 @@ pub fn to_the_end(
                 .transpose();
         }
         wait(id);
+    }
+}
+
+/// Does the log have all that a container printed which docker has removed? Docker's client gives 126 and 127 for a
+/// command that could not be run, and when the container itself ended so. It gives 125 also when it lost the engine;
+/// when no end is known then, the container never ran.
+fn has_passed_on_all(client: Option<i32>, end: &Result<Option<End>>) -> bool {
+    match client {
+        Some(126 | 127) => true,
+        Some(_) => matches!(end, Ok(None)),
+        None => false,
     }
 }
 
