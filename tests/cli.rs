@@ -189,6 +189,11 @@ fn a_push_that_is_wrong_is_told_where_and_leaves_nothing() {
     let job = ["-d", "job:1", "-p", "p"];
     let and = |more: &[&'static str]| [&job[..], more].concat();
     refused(&["-d", "job:1"], "add `-p NAME`");
+    refused(&["-d", "job:1", "-p", ""], "add `-p NAME`");
+    refused(
+        &["-d", "job:1", "-c", r#"{"project": null}"#],
+        "add `-p NAME`",
+    );
     refused(&["-p", "p"], "neither an image nor a job");
     refused(&["-p", "p", "-d", "Job:1"], "`Job:1` is not an image");
     refused(&and(&["-P", "high"]), "queue update q --prioritization");
