@@ -87,6 +87,15 @@ fn our_push_and_our_agent_meet_over_the_server() {
     let shown: Value =
         serde_json::from_str(&pusher.ok(&["item", "show", &id, "--json"])).expect("JSON");
     assert_eq!(shown["state"], "CLAIMED", "how it goes on its run says");
+    assert!(
+        !pusher.ok(&["item", "show", &id]).contains("project:"),
+        "a pusher is not told the spec"
+    );
+    let shown = lab.server.cli(&["item", "show", "1"]);
+    assert!(
+        shown.contains(" on ") && !shown.contains("process"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -131,6 +140,9 @@ fn the_server_stops_our_agent() {
     let listed = lab.server.cli(&["serve", "agent", "list", "--json"]);
     let agents: Value = serde_json::from_str(&listed).expect("JSON");
     assert_eq!(agents[0]["id"], id, "the log and the list say the same");
+    let shown = lab.server.cli(&["queue", "show", "team/q", "--json"]);
+    let shown: Value = serde_json::from_str(&shown).expect("JSON");
+    assert_eq!(shown["agents"][0]["pid"], Value::Null, "it is elsewhere");
     lab.server.cli(&["serve", "agent", "stop", id]);
     assert_eq!(
         agent.wait(&machine),
