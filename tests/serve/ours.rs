@@ -153,3 +153,32 @@ fn the_server_stops_our_agent() {
     let seen = lab.client.data(LAUNCH_AGENT, &json!({"a": id}));
     assert_eq!(seen["launchAgent"]["agentStatus"], "KILLED");
 }
+
+/// What is wrong with key, address and entity is told once, in however many places a command asks.
+#[test]
+fn a_push_says_once_what_is_wrong_with_the_key() {
+    use std::os::unix::fs::PermissionsExt;
+    let lab = Lab::new();
+    lab.team().make_queue("q", &json!({}), &json!({}));
+    let mut machine = lab.machine("");
+    let file = machine.write("key", &lab.key);
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("changed");
+    machine.set("WANDB_API_KEY", "");
+    machine.set("WANDB_API_KEY_FILE", file.to_str().expect("UTF-8"));
+    let push = ["push", "-q", "q", "-p", "demo"];
+    let refused = machine
+        .run(&[&push[..], &["-j", "nobody"]].concat())
+        .code(6)
+        .says("has no artifact `team/demo/nobody:latest`");
+    let warning = "can be read by other users of this machine";
+    assert_eq!(
+        refused.stderr.matches(warning).count(),
+        1,
+        "{}",
+        refused.stderr
+    );
+    machine
+        .run(&[&push[..], &["-d", "job:1", "-e", "nope"]].concat())
+        .code(6)
+        .says("hint: the entities of this key: bob, team\n");
+}

@@ -136,13 +136,14 @@ pub fn of_status(
     }
 }
 
-/// The messages of GraphQL's `errors`, and of the `error` that some answers have instead.
+/// The messages of GraphQL's `errors`, or of the `error` that some answers have instead; with both, they say the same.
 pub fn errors_of(json: &Value) -> Vec<String> {
     let listed = json.get("errors").and_then(Value::as_array);
+    let listed = listed.filter(|errors| !errors.is_empty());
     listed
         .into_iter()
         .flatten()
-        .chain(json.get("error"))
+        .chain(json.get("error").filter(|_| listed.is_none()))
         .map(|error| match error.get("message").unwrap_or(error) {
             Value::String(text) => text.clone(),
             other => other.to_string(),
@@ -179,5 +180,8 @@ mod tests {
         }
         assert_eq!(errors_of(&errors), ["no", "worse"]);
         assert_eq!(errors_of(&json!({"error": "gone"})), ["gone"]);
+        // As `serve` refuses a key.
+        let both = json!({"error": "no", "errors": [{"message": "no"}]});
+        assert_eq!(errors_of(&both), ["no"]);
     }
 }
