@@ -460,6 +460,22 @@ fn what_comes_from_standard_input_is_called_so() {
 }
 
 #[test]
+fn the_exit_codes_of_the_help_are_those_of_the_readme() {
+    let readme = include_str!("../README.md");
+    let (_, section) = readme.split_once("\n## Exit codes\n").expect("a section");
+    let (section, _) = section.split_once("\n## ").expect("a next section");
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let code: u8 = cells[0].parse().ok()?;
+        Some(format!("  {code}  {}\n", cells[1].replace('`', "")))
+    };
+    let rows: Vec<String> = section.lines().filter_map(row).collect();
+    assert_eq!(rows.len(), 8, "{section}");
+    let help = Sandbox::new().ok(&["--help"]);
+    assert!(help.contains(&rows.concat()), "{help}\n{}", rows.concat());
+}
+
+#[test]
 fn the_json_shapes_are_those_that_the_readme_names() {
     let readme = include_str!("../README.md");
     let section = readme
