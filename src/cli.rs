@@ -162,7 +162,13 @@ pub struct LaunchArgs {
     pub image: Option<String>,
 
     /// A value for a template variable of the queue named with --queue
-    #[arg(short = 'v', long = "set-var", value_name = "NAME=VALUE")]
+    #[arg(
+        short = 'v',
+        long = "set-var",
+        value_name = "NAME=VALUE",
+        requires = "queue",
+        conflicts_with = "queue_config"
+    )]
     pub set_var: Vec<String>,
 
     #[command(flatten)]

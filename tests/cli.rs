@@ -460,6 +460,23 @@ fn what_comes_from_standard_input_is_called_so() {
 }
 
 #[test]
+fn a_template_value_that_no_queue_would_take_is_refused() {
+    let sandbox = with_queue("{}", "");
+    let config = sandbox.write("config.json", "{}");
+    let config = config.to_str().expect("UTF-8");
+    let value = ["--image", "x", "-v", "cpus=2"];
+    for command in [&["render"][..], &["policy", "check"]] {
+        let refused = |queue: &[&str], says: &str| {
+            let all = [command, queue, &value].concat();
+            sandbox.run(&all).code(2).says(says);
+        };
+        refused(&[], "--queue <NAME>");
+        refused(&["--queue-config", config], "'--set-var <NAME=VALUE>'");
+        refused(&["-q", "q"], "no template variable `cpus`");
+    }
+}
+
+#[test]
 fn the_exit_codes_of_the_help_are_those_of_the_readme() {
     let readme = include_str!("../README.md");
     let (_, section) = readme.split_once("\n## Exit codes\n").expect("a section");
