@@ -31,6 +31,7 @@ Exit codes:
   4  docker is not installed, does not answer or refuses this user
   5  the queue cannot be read or written: locked, damaged, newer, disk full
   6  no such queue or item
+  130  the third signal: left at once
 `push --wait` exits with the job's own code; 1 when the job failed to run or was stopped.";
 
 #[derive(Debug, Subcommand)]
@@ -161,7 +162,13 @@ pub struct LaunchArgs {
     pub image: Option<String>,
 
     /// A value for a template variable of the queue named with --queue
-    #[arg(short = 'v', long = "set-var", value_name = "NAME=VALUE")]
+    #[arg(
+        short = 'v',
+        long = "set-var",
+        value_name = "NAME=VALUE",
+        requires = "queue",
+        conflicts_with = "queue_config"
+    )]
     pub set_var: Vec<String>,
 
     #[command(flatten)]

@@ -408,7 +408,7 @@ fn the_first_signal_lets_jobs_end_and_the_second_stops_them() {
     sandbox.wait_for("the agent to say so", || {
         sandbox
             .read("agent.err")
-            .contains("a second signal stops them")
+            .contains("ending when the running job has ended; a second signal stops it")
     });
     sandbox.write("fake/go", "");
     assert_eq!(agent.wait(&sandbox), Some(0));
@@ -422,7 +422,7 @@ fn the_first_signal_lets_jobs_end_and_the_second_stops_them() {
     sandbox.wait_for("the agent to say so", || {
         sandbox
             .read("agent.err")
-            .contains("a second signal stops them")
+            .contains("a second signal stops it")
     });
     agent.signal(Signal::SIGTERM);
     assert_eq!(agent.wait(&sandbox), Some(0));
@@ -446,7 +446,7 @@ fn the_third_signal_leaves_at_once_and_leaves_the_container() {
     sandbox.wait_for("the agent to say so", || {
         sandbox
             .read("agent.err")
-            .contains("a second signal stops them")
+            .contains("a second signal stops it")
     });
     agent.signal(Signal::SIGTERM);
     sandbox.wait_for("the stop", || sandbox.calls("stop").len() == 1);

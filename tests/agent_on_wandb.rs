@@ -292,7 +292,7 @@ fn an_item_whose_claim_nobody_answered_before_the_agent_was_stopped_is_run_by_th
     let mut agent = stage.agent(&[]);
     stage.wait_for_word("cannot be claimed yet");
     agent.signal(Signal::SIGTERM);
-    stage.wait_for_word("a second signal stops them");
+    stage.wait_for_word("a second signal stops it");
     agent.signal(Signal::SIGTERM);
     assert_eq!(agent.wait(&stage.sandbox), Some(0));
     assert_eq!(stage.peer.model().item(&item).state, "CLAIMED");

@@ -189,6 +189,11 @@ fn a_push_that_is_wrong_is_told_where_and_leaves_nothing() {
     let job = ["-d", "job:1", "-p", "p"];
     let and = |more: &[&'static str]| [&job[..], more].concat();
     refused(&["-d", "job:1"], "add `-p NAME`");
+    refused(&["-d", "job:1", "-p", ""], "add `-p NAME`");
+    refused(
+        &["-d", "job:1", "-c", r#"{"project": null}"#],
+        "add `-p NAME`",
+    );
     refused(&["-p", "p"], "neither an image nor a job");
     refused(&["-p", "p", "-d", "Job:1"], "`Job:1` is not an image");
     refused(&and(&["-P", "high"]), "queue update q --prioritization");
@@ -452,6 +457,39 @@ fn what_comes_from_standard_input_is_called_so() {
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.starts_with("error: standard input: "), "{said}");
+}
+
+#[test]
+fn a_template_value_that_no_queue_would_take_is_refused() {
+    let sandbox = with_queue("{}", "");
+    let config = sandbox.write("config.json", "{}");
+    let config = config.to_str().expect("UTF-8");
+    let value = ["--image", "x", "-v", "cpus=2"];
+    for command in [&["render"][..], &["policy", "check"]] {
+        let refused = |queue: &[&str], says: &str| {
+            let all = [command, queue, &value].concat();
+            sandbox.run(&all).code(2).says(says);
+        };
+        refused(&[], "--queue <NAME>");
+        refused(&["--queue-config", config], "'--set-var <NAME=VALUE>'");
+        refused(&["-q", "q"], "no template variable `cpus`");
+    }
+}
+
+#[test]
+fn the_exit_codes_of_the_help_are_those_of_the_readme() {
+    let readme = include_str!("../README.md");
+    let (_, section) = readme.split_once("\n## Exit codes\n").expect("a section");
+    let (section, _) = section.split_once("\n## ").expect("a next section");
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let code: u8 = cells[0].parse().ok()?;
+        Some(format!("  {code}  {}\n", cells[1].replace('`', "")))
+    };
+    let rows: Vec<String> = section.lines().filter_map(row).collect();
+    assert_eq!(rows.len(), 8, "{section}");
+    let help = Sandbox::new().ok(&["--help"]);
+    assert!(help.contains(&rows.concat()), "{help}\n{}", rows.concat());
 }
 
 #[test]

@@ -210,8 +210,10 @@ fn a_command_that_is_not_in_the_image_is_dockers_failure() {
             message.contains("\"no-such-program\": executable file not found in $PATH"),
             "{message}"
         );
-        let log = sandbox.log(&id);
-        assert!(!log.contains("lines may be missing"), "{config}: {log}");
+        assert!(
+            !sandbox.log(&id).contains("lines may be missing"),
+            "{config}: it never ran"
+        );
         assert!(
             !exists(&container(&sandbox, &id)),
             "{config}: the container is left"
@@ -221,15 +223,21 @@ fn a_command_that_is_not_in_the_image_is_dockers_failure() {
 
 #[test]
 fn a_shells_own_127_is_the_jobs() {
-    let sandbox = Bench::with_queue("{}");
-    let id = sandbox.push(image(), &["--", "sh", "-c", "no-such-program"]);
-    sandbox.once(&[]).code(1);
-    let item = sandbox.item(&id);
-    assert_eq!(
-        (&item["state"], &item["exit_code"]),
-        (&"FINISHED".into(), &127.into()),
-        "{item}"
-    );
+    for config in ["{}", r#"{"rm": true}"#] {
+        let sandbox = Bench::with_queue(config);
+        let id = sandbox.push(image(), &["--", "sh", "-c", "no-such-program"]);
+        sandbox.once(&[]).code(1);
+        let item = sandbox.item(&id);
+        assert_eq!(
+            (&item["state"], &item["exit_code"]),
+            (&"FINISHED".into(), &127.into()),
+            "{item}"
+        );
+        assert!(
+            !sandbox.log(&id).contains("lines may be missing"),
+            "{config}: docker's client has followed it to its end"
+        );
+    }
 }
 
 #[test]

@@ -84,10 +84,11 @@ impl Agent {
         let on_signal = self.shared.config.on_signal.value;
         if self.phase == Phase::Working && on_signal == OnSignal::Drain && !self.is_idle() {
             self.phase = Phase::Draining;
-            log::info!(
-                "ending when {} running jobs have ended; a second signal stops them",
-                self.running.len()
-            );
+            let (jobs, them) = match self.running.len() {
+                1 => ("the running job has".to_owned(), "it"),
+                count => (format!("{count} running jobs have"), "them"),
+            };
+            log::info!("ending when {jobs} ended; a second signal stops {them}");
             return;
         }
         self.phase = Phase::Stopping;

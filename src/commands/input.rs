@@ -40,16 +40,17 @@ pub fn queue_client(
             &config.local_database()?,
         )?));
     }
+    super::warn(&config.identity_warnings);
     Ok(Box::new(wandb_client(&config, entity, environment)?))
 }
 
-/// W&B for a command: a person sees that nobody answers, and can ask again.
+/// W&B for a command: a person sees that nobody answers, and can ask again. What there is to warn about in key and
+/// address is left to the caller, so that a command that asks in several places says it once.
 pub fn wandb_client(
     config: &AgentConfig,
     entity: Option<&str>,
     environment: &Environment,
 ) -> Result<Client> {
-    super::warn(&config.identity_warnings);
     let mut connection = Connection::of(config, environment)?;
     connection.timing.retries = Duration::ZERO;
     if let Some(entity) = entity {

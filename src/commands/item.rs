@@ -167,15 +167,12 @@ fn show_state(queue: &dyn QueueClient, item: &Item) -> Result<()> {
 }
 
 fn show_spec(item: &Item) -> Result<()> {
-    let project = items::text(item, "project").unwrap_or_default();
-    line(
-        "project",
-        match items::text(item, "entity") {
-            Some(entity) => format!("{entity}/{project}"),
-            None => project,
-        },
-    )?;
+    let project = items::text(item, "project").map(|project| match items::text(item, "entity") {
+        Some(entity) => format!("{entity}/{project}"),
+        None => project,
+    });
     let optional = [
+        ("project", project),
         ("name", items::text(item, "name")),
         ("author", items::text(item, "author")),
         ("image", items::image(item)),
@@ -222,7 +219,7 @@ fn show_way(queue: &dyn QueueClient, item: &Item) -> Result<()> {
     let time = |time: Option<Timestamp>| time.map(|time| table::clock(time, now));
     let agent = match &item.agent {
         Some(id) => Some(match queue.agent(id)? {
-            Some(agent) => format!("{id} on {} (process {})", agent.hostname, agent.pid),
+            Some(agent) => format!("{id} on {}", agent.place()),
             None => id.to_string(),
         }),
         None => None,

@@ -165,7 +165,10 @@ fn spec(args: &PushArgs, client: &dyn QueueClient, environment: &Environment) ->
         args.project.as_deref(),
         environment.get("WANDB_PROJECT"),
     );
-    if !spec.contains_key("project") {
+    if spec
+        .get("project")
+        .is_none_or(|project| project.is_null() || project == "")
+    {
         return Err(
             Error::input("no project is named, which every run belongs to")
                 .hint("add `-p NAME`, or set `WANDB_PROJECT`"),

@@ -68,6 +68,7 @@ fn create(args: &QueueCreateArgs, environment: &Environment) -> Result<()> {
     // A queue that cannot be made leaves no file behind.
     check_new(&definition, &args.resource, &engine::run_help)?;
     let client: Box<dyn QueueClient> = if config.backend.value == Backend::Wandb {
+        super::warn(&config.identity_warnings);
         Box::new(input::wandb_client(&config, None, environment)?)
     } else {
         Box::new(LocalQueue::open(&config.local_database()?)?)

@@ -11,6 +11,7 @@ use crate::failure::Result;
 
 pub fn run(args: &WhoamiArgs, environment: &Environment) -> Result<ExitCode> {
     let config = AgentConfig::for_command(&args.backend, environment)?;
+    super::warn(&config.identity_warnings);
     let client = input::wandb_client(&config, None, environment)?;
     let viewer = client.viewer()?;
     // The entity is a setting with an origin, or else what the server says of the key.

@@ -214,6 +214,12 @@ fn yaml_error(cause: &serde_yaml::Error, path: &Path) -> Error {
         None => path.display().to_string(),
     };
     let mut quoted = text.split('`').skip(1).step_by(2);
+    if text.contains("duplicate field") {
+        // serde knows where the mapping begins, not where the key is.
+        let key = quoted.next().unwrap_or_default();
+        return wrong(path, format_args!("the key `{key}` is there twice"))
+            .hint("keep one of them");
+    }
     if !text.contains("unknown field") {
         let error = Error::new(Kind::Config, format!("{place}: {}", in_words(&text)));
         // What a key should have had is said already; that the file is no YAML at all needs another kind of help.
@@ -314,6 +320,10 @@ mod tests {
             (
                 "builder:\n  typ: docker\n",
                 "c.yaml:2: unknown key `typ` / did you mean `type`?",
+            ),
+            (
+                "queues: [a]\nmax_jobs: 1\nmax_jobs: 2\n",
+                "c.yaml: the key `max_jobs` is there twice / keep one of them",
             ),
             (
                 "[1, 2]",

@@ -119,13 +119,17 @@ fn find_end(
         return Err(refused(client, log));
     };
     let trouble = lost_docker(client, log);
+    let untroubled = match client {
+        Ending::Code(code) if trouble.is_none() => Some(code),
+        _ => None,
+    };
     match client {
         Ending::Code(code) if !DOCKERS_OWN.contains(&code) && trouble.is_none() => {
             let end = passed_on(&id, started.at, code);
             own_end(&id, started, end, false, stop)
         }
         // The client may have ended before its container, which holds the slot until it has ended too.
-        _ => match follow::to_the_end(&id, started, log, stop)? {
+        _ => match follow::to_the_end(&id, started, untroubled, log, stop)? {
             Some(end) => Ok(end),
             None if matches!(client, Ending::Code(_)) => {
                 // A restart of the engine takes its memory, and with it how the container ended.

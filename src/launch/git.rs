@@ -390,16 +390,18 @@ pub fn explain(what: &str, remote: &str, said: &str) -> Error {
     error(Kind::Input, &last_words(said))
 }
 
-/// The line that says most: git's first `fatal:` or `error:`, or else the last one.
+/// The line that says most: the first of ssh, or of git with `fatal:` or `error:`, or else the last one.
 fn last_words(said: &str) -> String {
     let lines: Vec<&str> = said
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .collect();
-    let telling = lines
-        .iter()
-        .find(|line| line.starts_with("fatal:") || line.starts_with("error:"));
+    let telling = lines.iter().find(|line| {
+        ["ssh:", "fatal:", "error:"]
+            .iter()
+            .any(|start| line.starts_with(start))
+    });
     telling.or(lines.last()).map_or_else(
         || "git gave no reason".to_owned(),
         |line| (*line).to_owned(),
@@ -577,6 +579,10 @@ mod tests {
             (
                 "fatal: unable to access 'https://h/': Could not resolve host: h",
                 "cannot be reached",
+            ),
+            (
+                "ssh: connect to host h port 22: Connection refused\nfatal: Could not read from remote repository.",
+                "cannot be reached: ssh: connect to host h port 22: Connection refused",
             ),
             (
                 "fatal: unable to access 'https://h/': SSL certificate problem: self-signed",

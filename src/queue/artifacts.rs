@@ -7,13 +7,13 @@ use std::io::Read;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::failure::{Error, Kind, Result};
+use crate::failure::{Error, Result};
 use crate::launch::job::ArtifactName;
 
 /// A place that has artifacts.
 pub trait Artifacts: Send + Sync {
     /// The artifact of that name. One that does not exist, or is not for this reader, is an error of
-    /// [`Kind::NotFound`].
+    /// [`NotFound`](crate::failure::Kind::NotFound).
     fn artifact(&self, name: &ArtifactName) -> Result<Artifact>;
 
     /// Gives the bytes of those files of `artifact` that `wants` picks to `take`, one after the other, unchecked.
@@ -103,15 +103,6 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-/// That there is no such artifact, or none for this reader: the two are told in the same way.
-pub fn no_artifact(name: &ArtifactName, place: &str) -> Error {
-    Error::new(
-        Kind::NotFound,
-        format!("{place} has no artifact `{name}`, or it is closed to this agent"),
-    )
-    .hint("check entity, project, name and alias; the agent's key has to belong to the artifact's entity")
 }
 
 /// The files of a manifest, by path (PROTOCOL section 5, step 3).

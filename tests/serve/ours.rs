@@ -87,6 +87,15 @@ fn our_push_and_our_agent_meet_over_the_server() {
     let shown: Value =
         serde_json::from_str(&pusher.ok(&["item", "show", &id, "--json"])).expect("JSON");
     assert_eq!(shown["state"], "CLAIMED", "how it goes on its run says");
+    assert!(
+        !pusher.ok(&["item", "show", &id]).contains("project:"),
+        "a pusher is not told the spec"
+    );
+    let shown = lab.server.cli(&["item", "show", "1"]);
+    assert!(
+        shown.contains(" on ") && !shown.contains("process"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -131,6 +140,9 @@ fn the_server_stops_our_agent() {
     let listed = lab.server.cli(&["serve", "agent", "list", "--json"]);
     let agents: Value = serde_json::from_str(&listed).expect("JSON");
     assert_eq!(agents[0]["id"], id, "the log and the list say the same");
+    let shown = lab.server.cli(&["queue", "show", "team/q", "--json"]);
+    let shown: Value = serde_json::from_str(&shown).expect("JSON");
+    assert_eq!(shown["agents"][0]["pid"], Value::Null, "it is elsewhere");
     lab.server.cli(&["serve", "agent", "stop", id]);
     assert_eq!(
         agent.wait(&machine),
@@ -140,4 +152,33 @@ fn the_server_stops_our_agent() {
     );
     let seen = lab.client.data(LAUNCH_AGENT, &json!({"a": id}));
     assert_eq!(seen["launchAgent"]["agentStatus"], "KILLED");
+}
+
+/// What is wrong with key, address and entity is told once, in however many places a command asks.
+#[test]
+fn a_push_says_once_what_is_wrong_with_the_key() {
+    use std::os::unix::fs::PermissionsExt;
+    let lab = Lab::new();
+    lab.team().make_queue("q", &json!({}), &json!({}));
+    let mut machine = lab.machine("");
+    let file = machine.write("key", &lab.key);
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("changed");
+    machine.set("WANDB_API_KEY", "");
+    machine.set("WANDB_API_KEY_FILE", file.to_str().expect("UTF-8"));
+    let push = ["push", "-q", "q", "-p", "demo"];
+    let refused = machine
+        .run(&[&push[..], &["-j", "nobody"]].concat())
+        .code(6)
+        .says("has no artifact `team/demo/nobody:latest`");
+    let warning = "can be read by other users of this machine";
+    assert_eq!(
+        refused.stderr.matches(warning).count(),
+        1,
+        "{}",
+        refused.stderr
+    );
+    machine
+        .run(&[&push[..], &["-d", "job:1", "-e", "nope"]].concat())
+        .code(6)
+        .says("hint: the entities of this key: bob, team\n");
 }

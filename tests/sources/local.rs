@@ -138,7 +138,7 @@ fn what_cannot_become_a_job_is_told_at_the_push() {
         ),
         (
             &["-j", "nobody:v3"],
-            "has no artifact `local/demo/nobody:v3`",
+            "has no artifact `local/demo/nobody:v3`\nhint: check entity, project, name and alias; `push --code`",
         ),
         (&["-j", "a/b/c/d"], "is not the name of an artifact"),
     ] {

@@ -258,6 +258,21 @@ fn whoami_without_a_key_or_with_a_bad_one_ends_with_3_and_with_5_when_nobody_ans
 }
 
 #[test]
+fn a_proxy_that_does_not_answer_is_named() {
+    let variables = [
+        ("WANDB_API_KEY", KEY),
+        ("WANDB_BASE_URL", "https://wandb.invalid"),
+        ("HTTPS_PROXY", "http://me:letmein@127.0.0.1:1"),
+    ];
+    let ran = home(&[], &variables)
+        .run(&["whoami"])
+        .code(5)
+        .says("https://wandb.invalid cannot be reached: ")
+        .says(" (by the proxy `127.0.0.1:1`)\n");
+    assert!(!ran.stderr.contains("letmein"), "{}", ran.stderr);
+}
+
+#[test]
 fn a_key_in_the_clear_or_open_to_all_is_warned_about() {
     let peer = Peer::new(&[]);
     let sandbox = home(

@@ -77,7 +77,7 @@ fn end_of(id: &str, started: &Started, log: &mut JobLog, stop: &Stop) -> Result<
         })?;
         return Ok(None);
     }
-    if let Some(end) = follow::to_the_end(id, started, log, stop)? {
+    if let Some(end) = follow::to_the_end(id, started, None, log, stop)? {
         return Ok(Some(end));
     }
     if started.boot != boot() {

@@ -28,10 +28,12 @@ const LEAST: Duration = Duration::from_millis(50);
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// Follows a container to its end, which is the job's own or an error; `None` when the engine does not know how it
-/// ended, or whether it ever ran.
+/// ended, or whether it ever ran. `client`: the code that a client of ours gave which followed the container, where it
+/// ended by itself and had no trouble.
 pub fn to_the_end(
     id: &str,
     started: &Started,
+    client: Option<i32>,
     log: &mut JobLog,
     stop: &Stop,
 ) -> Result<Option<End>> {
@@ -50,10 +52,8 @@ pub fn to_the_end(
         let (is_alive, end) = match patiently(|| engine::container_state(id))? {
             None => {
                 let end = for_a_while(|| engine::end_from_events(id, since(started)));
-                // What the engine saw made and removed, and never started, printed nothing.
-                if !matches!(end, Ok(None))
-                    || is_known(|| engine::was_restarted(id, since(started)))
-                {
+                let restarted = || is_known(|| engine::was_restarted(id, since(started)));
+                if !has_passed_on_all(client, &end, restarted) {
                     log.note("[launch-agent: lines may be missing here: docker has removed the container, and its log with it]");
                 }
                 return end
@@ -105,6 +105,17 @@ pub fn to_the_end(
         }
         wait(id);
     }
+}
+
+/// Does the log have all that a container printed which docker has removed? Docker's client gives 126 and 127 for a
+/// command that could not be run, and when the container itself ended so. Otherwise the container never ran, when the
+/// engine knows of no end and has not forgotten it.
+fn has_passed_on_all(
+    client: Option<i32>,
+    end: &Result<Option<End>>,
+    engine_was_restarted: impl FnOnce() -> bool,
+) -> bool {
+    matches!(client, Some(126 | 127)) || (matches!(end, Ok(None)) && !engine_was_restarted())
 }
 
 /// Waits a moment for the end of a container, also where docker has no patience for the question.

@@ -24,8 +24,8 @@ pub struct Agent {
     pub id: AgentId,
     /// The machine's name.
     pub hostname: String,
-    /// Its process on that machine.
-    pub pid: u32,
+    /// Its process on that machine; an agent of a served queue does not say it.
+    pub pid: Option<u32>,
     /// The queues that it polls.
     pub queues: Vec<String>,
     /// How many jobs it runs at once; `None` is no limit.
@@ -47,6 +47,12 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// The machine, and the process there, for a person.
+    pub fn place(&self) -> String {
+        let process = self.pid.map(|pid| format!(" (process {pid})"));
+        format!("{}{}", self.hostname, process.unwrap_or_default())
+    }
+
     /// Does it still take jobs, as far as `now` can tell?
     pub fn is_alive(&self, now: i64, quiet: Duration) -> bool {
         !self.is_gone
@@ -199,7 +205,7 @@ fn read(row: &Row<'_>, here: Option<&OsStr>) -> Result<Agent, Trouble> {
         && socket.is_some_and(|socket| bell::is_deserted(Path::new(&socket)));
     Ok(Agent {
         hostname,
-        pid: row.get("pid")?,
+        pid: Some(row.get("pid")?).filter(|pid| *pid != 0),
         queues: texts(&row.get::<_, String>("queues")?, &place)?,
         max_jobs: row.get::<_, Option<i64>>("max_jobs")?.map(number),
         running: number(row.get("running")?),

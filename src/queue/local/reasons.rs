@@ -112,8 +112,8 @@ fn silence(item: &Item, agent: Option<&Agent>, quiet: Duration, now: i64) -> Opt
     }
     if agent.is_gone {
         return Some(format!(
-            "its agent on {} (process {}) has ended without reporting it; started again, it takes the item up; {way_out}",
-            agent.hostname, agent.pid
+            "its agent on {} has ended without reporting it; started again, it takes the item up; {way_out}",
+            agent.place()
         ));
     }
     Some(format!(

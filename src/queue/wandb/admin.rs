@@ -246,10 +246,7 @@ impl Client {
         found.ok_or_else(|| {
             Error::new(
                 Kind::NotFound,
-                format!(
-                    "no item `{id}` in the {} queues of this entity",
-                    queues.len()
-                ),
+                format!("no item `{id}` in the queues of this entity"),
             )
             .hint("`launch-agent items` lists them")
         })

@@ -7,9 +7,9 @@ use std::io::Read;
 use serde_json::{Value, json};
 
 use super::client::{Client, edges, text};
-use crate::failure::{Error, Result};
+use crate::failure::{Error, Kind, Result};
 use crate::launch::job::ArtifactName;
-use crate::queue::artifacts::{Artifact, ArtifactFile, Artifacts, no_artifact, read_manifest};
+use crate::queue::artifacts::{Artifact, ArtifactFile, Artifacts, read_manifest};
 
 /// What is asked of an artifact, however it was found.
 const ARTIFACT: &str = "id state versionIndex artifactSequence { name project { name entityName } } currentManifest { file { directUrl } }";
@@ -61,7 +61,15 @@ impl Client {
         if found["state"] == "COMMITTED" {
             return Ok(found);
         }
-        Err(no_artifact(name, self.base_url()))
+        // The server tells an artifact that does not exist and one that is closed to us in the same way.
+        Err(Error::new(
+            Kind::NotFound,
+            format!(
+                "{} has no artifact `{name}`, or it is closed to this agent",
+                self.base_url()
+            ),
+        )
+        .hint("check entity, project, name and alias; the agent's key has to belong to the artifact's entity"))
     }
 
     fn manifest(&self, found: &Value) -> Result<Vec<ArtifactFile>> {

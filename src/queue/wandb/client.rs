@@ -202,12 +202,12 @@ impl Client {
     /// The server tells an entity that does not exist and one that is closed to us in the same way.
     fn no_entity(&self, entity: &str) -> Result<Error> {
         let viewer = self.viewer()?;
-        let known: Vec<&str> = viewer
-            .teams
+        // The user's own entity is among the teams, too, on some servers.
+        let own = viewer
+            .entity
             .iter()
-            .chain(&viewer.entity)
-            .map(String::as_str)
-            .collect();
+            .filter(|own| !viewer.teams.contains(own));
+        let known: Vec<&str> = viewer.teams.iter().chain(own).map(String::as_str).collect();
         Ok(Error::new(
             Kind::NotFound,
             format!(

@@ -221,7 +221,7 @@ impl WandbQueue {
         let left = self.outbox.flush(self.client.transport.timing.flush);
         if left > 0 {
             log::warn!(
-                "{left} reports are kept in {} and go out at the next start",
+                "reports that could not be delivered yet: {left}; they are kept in {} and go out at the next start",
                 self.outbox.folder().display()
             );
         }

@@ -208,8 +208,19 @@ impl Transport {
             .header("Authorization", self.authorization.expose())
             .header("Content-Type", "application/json")
             .send(body.to_string())
-            .map_err(|error| of_library(&error))?;
+            .map_err(|error| self.by_proxy(of_library(&error)))?;
         read_answer(response)
+    }
+
+    /// A connection that did not come to be may be the proxy's fault: it is named.
+    fn by_proxy(&self, trouble: Trouble) -> Trouble {
+        match (trouble, self.proxies.choose(&self.address)) {
+            (Trouble::NotSent(why), Some(proxy)) => Trouble::NotSent(format!(
+                "{why} (by the proxy `{}`)",
+                without_password(proxy)
+            )),
+            (trouble, _) => trouble,
+        }
     }
 
     /// Opens what is at a presigned address, as the server's storage wants it: without our key. Asked again after a

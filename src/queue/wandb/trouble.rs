@@ -72,6 +72,12 @@ pub fn of_library(error: &ureq::Error) -> Trouble {
         ureq::Error::Io(cause) => cause.to_string(),
         other => other.to_string(),
     };
+    // What the TLS library says of an answer in the clear.
+    let why = if why.contains("InvalidContentType") {
+        "it answers without TLS; is its address `http://`?".to_owned()
+    } else {
+        why
+    };
     // The standard library gives a failed name resolution no kind of its own.
     let refused_to_connect = |error: &std::io::Error| {
         matches!(
@@ -136,13 +142,14 @@ pub fn of_status(
     }
 }
 
-/// The messages of GraphQL's `errors`, and of the `error` that some answers have instead.
+/// The messages of GraphQL's `errors`, or of the `error` that some answers have instead; with both, they say the same.
 pub fn errors_of(json: &Value) -> Vec<String> {
     let listed = json.get("errors").and_then(Value::as_array);
+    let listed = listed.filter(|errors| !errors.is_empty());
     listed
         .into_iter()
         .flatten()
-        .chain(json.get("error"))
+        .chain(json.get("error").filter(|_| listed.is_none()))
         .map(|error| match error.get("message").unwrap_or(error) {
             Value::String(text) => text.clone(),
             other => other.to_string(),
@@ -154,6 +161,16 @@ pub fn errors_of(json: &Value) -> Vec<String> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn an_answer_in_the_clear_is_called_so() {
+        let cause = std::io::Error::other("received corrupt message of type InvalidContentType");
+        let error = of_library(&ureq::Error::Io(cause)).into_error("https://s");
+        assert_eq!(
+            error.message,
+            "https://s cannot be reached: it answers without TLS; is its address `http://`?"
+        );
+    }
 
     #[test]
     fn a_status_is_passing_refused_or_final() {
@@ -179,5 +196,8 @@ mod tests {
         }
         assert_eq!(errors_of(&errors), ["no", "worse"]);
         assert_eq!(errors_of(&json!({"error": "gone"})), ["gone"]);
+        // As `serve` refuses a key.
+        let both = json!({"error": "no", "errors": [{"message": "no"}]});
+        assert_eq!(errors_of(&both), ["no"]);
     }
 }

@@ -11,7 +11,7 @@ use super::collection;
 use crate::failure::{Error, Kind, Result};
 use crate::launch::job::ArtifactName;
 use crate::queue::ItemId;
-use crate::queue::artifacts::{Artifact, ArtifactFile, Artifacts, no_artifact, read_manifest};
+use crate::queue::artifacts::{Artifact, ArtifactFile, Artifacts, read_manifest};
 
 /// The most of a manifest that is read, in bytes.
 const LARGEST_MANIFEST: u64 = 64 << 20;
@@ -100,9 +100,11 @@ impl LocalArtifacts<'_> {
 
 impl Artifacts for LocalArtifacts<'_> {
     fn artifact(&self, name: &ArtifactName) -> Result<Artifact> {
-        let found = self
-            .find(name)?
-            .ok_or_else(|| no_artifact(name, &self.queue.path().display().to_string()))?;
+        let found = self.find(name)?.ok_or_else(|| {
+            let place = self.queue.path().display();
+            Error::new(Kind::NotFound, format!("{place} has no artifact `{name}`"))
+                .hint("check entity, project, name and alias; `push --code` and `--git` make a job, and say its name")
+        })?;
         let files = self
             .manifest(found.id)
             .map_err(|error| error.within(format_args!("artifact `{name}`")))?;
