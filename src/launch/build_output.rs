@@ -21,6 +21,13 @@ impl BuildOutput {
         BuildOutput(lines.map(|line| plain(&line).to_owned()).collect())
     }
 
+    /// What docker itself said last. What a command of the Dockerfile printed may have the same words.
+    pub fn last_of_docker(&self) -> &str {
+        let last = self.0.iter().rev().find(|line| !line.trim().is_empty());
+        let last = last.map_or("", String::as_str);
+        failed_command(last).map_or(last, |_| "")
+    }
+
     /// Why the build failed.
     pub fn explain(&self, build: &Build) -> Error {
         let lines: Vec<&str> = self.0.iter().map(String::as_str).collect();
@@ -399,6 +406,24 @@ mod tests {
         .explain(&build(""))
         .hint;
         assert!(hint.expect("a hint").contains("`network.ca_bundle`"));
+    }
+
+    #[test]
+    fn docker_itself_speaks_last() {
+        let lost =
+            "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?";
+        for (output, last) in [
+            (format!("Step 1/2 : FROM a\n{lost}\n\n"), lost),
+            (
+                format!(
+                    "{lost}\nThe command '/bin/sh -c echo {lost}' returned a non-zero code: 1\n"
+                ),
+                "",
+            ),
+            (String::new(), ""),
+        ] {
+            assert_eq!(BuildOutput::new(&output).last_of_docker(), last);
+        }
     }
 
     #[test]
