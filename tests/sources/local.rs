@@ -352,4 +352,9 @@ fn an_entry_point_of_the_spec_goes_before_the_jobs() {
     );
     let error = fetched(json!({"entry_point": ["python", "c.py"]})).error();
     assert!(error.contains("its code has no file `c.py`"), "{error}");
+    // A Dockerfile that is named may make the script, or put it elsewhere.
+    for script in ["c.py", "/app/c.py"] {
+        let own = json!({"entry_point": ["python", script], "dockerfile": "ops/Dockerfile"});
+        assert_eq!(fetched(own).code().job.entry_point, ["python", script]);
+    }
 }
