@@ -112,6 +112,44 @@ fn killed_while_code_is_fetched_or_its_image_built_a_job_begins_again_and_runs_o
 }
 
 #[test]
+fn a_build_that_the_engine_breaks_off_begins_again() {
+    for said in [
+        "Step 3/5 : RUN make\nunexpected EOF\n",
+        "ERROR: failed to receive status: rpc error: code = Unavailable desc = error reading from server: EOF\n",
+        "Step 3/5 : RUN make\nCannot connect to the Docker daemon at unix:///x. Is the docker daemon running?\n",
+    ] {
+        let mut sandbox = sandbox("{}", RAN);
+        let id = push_git(&mut sandbox);
+        sandbox.write("fake/refuse-build", said);
+        sandbox.once(&[]).code(0);
+        let warnings = sandbox.item(&id)["warnings"].to_string();
+        assert!(
+            warnings.contains("try 2 of 6: the docker engine ") && !warnings.contains("Step 3"),
+            "{warnings}"
+        );
+        ran_once(&sandbox, &id);
+    }
+}
+
+#[test]
+fn a_build_whose_command_speaks_of_an_engine_has_failed() {
+    let mut sandbox = sandbox("{}", RAN);
+    let id = push_git(&mut sandbox);
+    sandbox.write(
+        "fake/refuse-build",
+        "Step 3/5 : RUN docker ps\nCannot connect to the Docker daemon at unix:///x. Is the docker daemon running?\n\
+         The command '/bin/sh -c docker ps' returned a non-zero code: 1\n",
+    );
+    sandbox.once(&[]).code(1);
+    let item = sandbox.item(&id);
+    assert_eq!(
+        (&item["state"], &item["stage"], &item["warnings"]),
+        (&"FAILED".into(), &"build".into(), &json!([])),
+        "{item}"
+    );
+}
+
+#[test]
 fn killed_before_and_after_its_claim_was_answered_an_item_runs_once() {
     for state in ["LEASED", "CLAIMED"] {
         let sandbox = sandbox("{}", RAN);

@@ -98,7 +98,10 @@ impl Order<'_> {
             return Err(too_large(&job.name, sum.bytes, sum.files));
         }
         notebook::convert(job, &folder, warnings)?;
-        files::check_entry_point(job, &folder)?;
+        // A Dockerfile that somebody names may make the script, or put it elsewhere.
+        if dockerfile.or(job.dockerfile.as_deref()).is_none() {
+            files::check_entry_point(job, &folder)?;
+        }
         let mut decisive = BTreeMap::new();
         for path in deciding_files(job, dockerfile) {
             if let Some(text) = files::read_text(&folder, &path)? {

@@ -1,5 +1,5 @@
 //! Finds and ends what an earlier process of the agent started and left: docker's client that would still start a
-//! container, and a sweep scheduler. Reads `/proc`.
+//! container or goes on building, git, and a sweep scheduler. Reads `/proc`.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -15,8 +15,21 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum Mark<'a> {
     /// One of its arguments is this.
     Argument(&'a str),
+    /// One of its arguments is this folder, or something in it.
+    Folder(&'a str),
     /// This `NAME=VALUE` was in its environment when it began.
     Variable(&'a str),
+}
+
+impl Mark<'_> {
+    fn is_on(self, word: &[u8]) -> bool {
+        match self {
+            Mark::Argument(text) | Mark::Variable(text) => word == text.as_bytes(),
+            Mark::Folder(path) => word
+                .strip_prefix(path.as_bytes())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/")),
+        }
+    }
 }
 
 /// The variable that a command of the agent's own machine is known by after a restart.
@@ -39,9 +52,9 @@ pub fn end(mark: Mark<'_>) {
 }
 
 fn find(mark: Mark<'_>) -> Vec<Pid> {
-    let (file, wanted) = match mark {
-        Mark::Argument(text) => ("cmdline", text),
-        Mark::Variable(text) => ("environ", text),
+    let file = match mark {
+        Mark::Argument(_) | Mark::Folder(_) => "cmdline",
+        Mark::Variable(_) => "environ",
     };
     let own = Pid::this();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -51,9 +64,7 @@ fn find(mark: Mark<'_>) -> Vec<Pid> {
         .filter(|pid| {
             // What belongs to another user cannot be read, and is not ours.
             let words = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            words
-                .split(|byte| *byte == 0)
-                .any(|word| word == wanted.as_bytes())
+            words.split(|byte| *byte == 0).any(|word| mark.is_on(word))
         })
         .collect()
 }
@@ -95,6 +106,24 @@ mod tests {
                 assert_eq!(ending.expect("a run"), Ending::Signal(9), "{mark:?}");
             });
             assert!(find(mark).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_folder_is_itself_and_what_is_in_it() {
+        for (word, is_on) in [
+            ("/work/1/code", true),
+            ("/work/1/code/Dockerfile", true),
+            ("/work/1/code-beside", false),
+            ("/work/1/code:/mnt/wandb", false),
+            ("--file=/work/1/code", false),
+            ("/work/1", false),
+        ] {
+            assert_eq!(
+                Mark::Folder("/work/1/code").is_on(word.as_bytes()),
+                is_on,
+                "{word}"
+            );
         }
     }
 }

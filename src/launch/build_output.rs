@@ -21,13 +21,20 @@ impl BuildOutput {
         BuildOutput(lines.map(|line| plain(&line).to_owned()).collect())
     }
 
+    /// What docker itself said last. What a command of the Dockerfile printed may have the same words.
+    pub fn last_of_docker(&self) -> &str {
+        let last = self.0.iter().rev().find(|line| !line.trim().is_empty());
+        let last = last.map_or("", String::as_str);
+        failed_command(last).map_or(last, |_| "")
+    }
+
     /// Why the build failed.
     pub fn explain(&self, build: &Build) -> Error {
         let lines: Vec<&str> = self.0.iter().map(String::as_str).collect();
         no_room(&lines)
             .or_else(|| self.base(build))
             .or_else(|| no_image(&lines))
-            .or_else(|| packages(&lines))
+            .or_else(|| packages(of_failed_step(&lines)?))
             .or_else(|| dockerfile(build, &lines))
             .unwrap_or_else(|| Error::input(format!("the build failed: {}", last_words(&lines))))
     }
@@ -138,6 +145,10 @@ fn no_room(lines: &[&str]) -> Option<Error> {
 
 /// The image of a `FROM` that is not to be had.
 fn no_image(lines: &[&str]) -> Option<Error> {
+    if lines.iter().any(|line| failed_command(line).is_some()) {
+        // A command ran, so its image was there; what looks like docker's words is the command's.
+        return None;
+    }
     let said = lines.iter().find(|line| {
         [
             "pull access denied for ",
@@ -159,6 +170,18 @@ fn no_image(lines: &[&str]) -> Option<Error> {
         Error::input(format!("the image to start from could not be pulled: {said}"))
             .hint("check the name after `FROM`; for a private registry run `docker login` as the agent's user"),
     )
+}
+
+/// The lines of the command that failed; all where it cannot be told; `None` when it does not call pip. A step before it
+/// may have said much that was no harm.
+fn of_failed_step<'a, 'b>(lines: &'a [&'b str]) -> Option<&'a [&'b str]> {
+    let Some(end) = lines.iter().position(|line| failed_command(line).is_some()) else {
+        return Some(lines);
+    };
+    let (command, _) = failed_command(lines[end])?;
+    let is_begin = |line: &&str| begins_a_step(line.trim());
+    let begin = lines[..end].iter().rposition(is_begin).unwrap_or(0);
+    command.contains("pip").then_some(&lines[begin..end])
 }
 
 /// pip's own words.
@@ -189,6 +212,8 @@ fn packages(lines: &[&str]) -> Option<Error> {
         "ProxyError",
     ]) {
         "the package index could not be reached from the build: name the proxy in `network.proxy` of launch-config.yaml"
+    } else if has(&["Cannot find command 'git'"]) {
+        "the package comes from a git repository: choose a base image with git, or bring a Dockerfile"
     } else if has(&[
         "gcc' failed",
         "command 'cc' failed",
@@ -220,12 +245,6 @@ fn dockerfile(build: &Build, lines: &[&str]) -> Option<Error> {
         Ok(path) => path.display().to_string(),
         Err(_) => build.dockerfile.path.display().to_string(),
     };
-    if let Some((line, why)) = lines.iter().find_map(|line| parse_error(line)) {
-        return Some(
-            Error::input(format!("`{name}`, line {line}: {why}"))
-                .hint("correct the Dockerfile; `docker build` shows the same error"),
-        );
-    }
     if let Some((command, code)) = lines.iter().find_map(|line| failed_command(line)) {
         let place = line_of(&build.dockerfile.text, command)
             .map_or(String::new(), |line| format!(", line {line}"));
@@ -235,6 +254,12 @@ fn dockerfile(build: &Build, lines: &[&str]) -> Option<Error> {
                 "`{name}`{place}: the command ended with exit code {code}: {said}"
             ))
             .hint("the whole output of the build is in the job's log"),
+        );
+    }
+    if let Some((line, why)) = lines.iter().find_map(|line| parse_error(line)) {
+        return Some(
+            Error::input(format!("`{name}`, line {line}: {why}"))
+                .hint("correct the Dockerfile; `docker build` shows the same error"),
         );
     }
     let missing = lines.iter().find_map(|line| missing_file(line))?;
@@ -312,7 +337,6 @@ fn line_of(dockerfile: &str, words: &str) -> Option<usize> {
 fn before_the_end(lines: &[&str]) -> String {
     let is_dockers = |line: &str| {
         failed_command(line).is_some()
-            || line.starts_with("ERROR: ")
             || line.starts_with("Removing intermediate container")
             || line.starts_with("------")
             || line.starts_with(" > ")
@@ -399,6 +423,57 @@ mod tests {
         .explain(&build(""))
         .hint;
         assert!(hint.expect("a hint").contains("`network.ca_bundle`"));
+        let hint =
+            BuildOutput::new("ERROR: Cannot find command 'git' - do you have 'git' installed?\n")
+                .explain(&build(""))
+                .hint;
+        assert!(hint.expect("a hint").contains("a base image with git"));
+    }
+
+    #[test]
+    fn what_an_earlier_step_printed_is_not_why_the_build_failed() {
+        let text = "FROM a\nRUN pip install six\nRUN make\n";
+        for (earlier, own) in [
+            (
+                "ERROR: pip's dependency resolver does not look at all",
+                "it broke",
+            ),
+            ("manifest for six not found", "it broke"),
+            ("parse error at line 9: x", "it broke"),
+            ("useful", "ERROR: no rule to make"),
+        ] {
+            for output in [
+                format!(
+                    "Step 2/3 : RUN pip install six\n ---> Running in 1\n{earlier}\nStep 3/3 : RUN make\n ---> Running in 2\n{own}\nThe command '/bin/sh -c make' returned a non-zero code: 2\n"
+                ),
+                format!(
+                    "#5 [2/3] RUN pip install six\n#5 0.1 {earlier}\n#6 [3/3] RUN make\n#6 0.3 {own}\n#6 ERROR: process \"/bin/sh -c make\" did not complete successfully: exit code: 2\n"
+                ),
+            ] {
+                assert_eq!(
+                    explained(text, &output),
+                    format!("`Dockerfile`, line 3: the command ended with exit code 2: {own}")
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn docker_itself_speaks_last() {
+        let lost =
+            "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?";
+        for (output, last) in [
+            (format!("Step 1/2 : FROM a\n{lost}\n\n"), lost),
+            (
+                format!(
+                    "{lost}\nThe command '/bin/sh -c echo {lost}' returned a non-zero code: 1\n"
+                ),
+                "",
+            ),
+            (String::new(), ""),
+        ] {
+            assert_eq!(BuildOutput::new(&output).last_of_docker(), last);
+        }
     }
 
     #[test]

@@ -78,14 +78,22 @@ pub fn find(source: &Source, context: &str) -> Dependencies {
     found
 }
 
-/// `-r other.txt`, `-c constraints.txt`, `-e .`, `./wheel.whl`: only there beside the rest of the code.
+/// What an archive's name holds that pip installs.
+const ARCHIVES: [&str; 4] = [".whl", ".zip", ".tar", ".tgz"];
+
+/// `-r other.txt`, `-c constraints.txt`, `-e .`, `./wheel.whl`, `libs/mine`: only there beside the rest of the code.
 fn names_a_file(line: &str) -> bool {
-    let line = line.trim();
-    ["-r", "-c", "-e", "--", ".", "/"]
+    // Editors of Windows begin a file with a mark, which pip leaves out too.
+    let line = line.trim_start_matches('\u{feff}').trim();
+    let line = line.split(" #").next().unwrap_or(line);
+    let is_option = ["-r", "-c", "-e", "--", ".", "/"]
         .iter()
-        .any(|start| line.starts_with(start))
-        || line.contains(".whl")
-        || line.contains("@ file:")
+        .any(|start| line.starts_with(start));
+    let is_address = line.contains("://") || line.starts_with('#');
+    let is_path = line.contains('/')
+        || line.starts_with("-f")
+        || ARCHIVES.iter().any(|end| line.contains(end));
+    is_option || line.contains(".whl") || line.contains("file:") || (is_path && !is_address)
 }
 
 /// PEP 621's `project.dependencies`.
@@ -304,6 +312,14 @@ mod tests {
             ("  -c c.txt\n", true),
             ("-e .\n", true),
             ("./wheels/x.whl\n", true),
+            ("\u{feff}-r base.txt\n", true),
+            ("libs/mine\n", true),
+            ("mine[all] @ file:libs/mine\n", true),
+            ("file:libs/mine\n", true),
+            ("mine-1.0.tar.gz\n", true),
+            ("-f wheels\nmine\n", true),
+            ("-f https://example.com/whl/stable.html\n", false),
+            ("# of a/b\nsix # or a/b\n", false),
             ("x @ https://example.com/x.tar.gz\n", false),
         ] {
             let found = found(&[("requirements.txt", text)], None);

@@ -138,7 +138,8 @@ fn environment(text: &mut String, recipe: &Recipe<'_>, flavor: &Flavor) {
     let found = recipe.dependencies;
     if let Some(file) = &found.file {
         let copied = if file.needs_code { "." } else { &file.path };
-        let _ = writeln!(text, "WORKDIR /code\nCOPY {copied} ./");
+        // Where the code will be: what `-e .` installs is a note of this place.
+        let _ = writeln!(text, "WORKDIR {HOME}\nCOPY {copied} ./");
         install(
             text,
             recipe,
@@ -316,7 +317,10 @@ mod tests {
                 ..Dependencies::default()
             };
             let text = written(&dependencies, &Flavor::BuildKit);
-            assert!(text.contains(&format!("WORKDIR /code\n{copy}\n")), "{text}");
+            assert!(
+                text.contains(&format!("WORKDIR /home/launch\n{copy}\n")),
+                "{text}"
+            );
         }
     }
 

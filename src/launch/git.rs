@@ -240,6 +240,12 @@ impl Access {
         git
     }
 
+    /// Takes the files of all submodules away again.
+    pub fn no_submodules(&self, folder: &Path) -> CommandLine {
+        self.git(Some(folder))
+            .args(["submodule", "deinit", "--quiet", "--force", "--all"])
+    }
+
     /// Applies a patch to the files.
     pub fn apply(&self, folder: &Path, patch: &Path) -> CommandLine {
         self.git(Some(folder))

@@ -95,19 +95,29 @@ pub struct Code {
 
 /// The word of an entry point that names a file of the code: its script, or a program of its own.
 pub fn script_of(entry_point: &[String]) -> Option<&str> {
-    // `sh -c "python train.py"` is a text for a shell, not a path.
-    let is_script = |word: &&String| {
+    // `sh -c "python train.py"` is a text for a shell, not a path; but notebooks are called `Untitled 1.ipynb`.
+    let is_text = |at: usize| {
+        let before = at.checked_sub(1).and_then(|before| entry_point.get(before));
+        let is_for_a_shell =
+            before.is_some_and(|word| word.starts_with('-') && word.ends_with('c'));
+        is_for_a_shell || !entry_point[at].ends_with(NOTEBOOK)
+    };
+    let is_script = |(at, word): &(usize, &String)| {
         SCRIPTS.iter().any(|end| word.ends_with(end))
             && !word.starts_with('-')
-            && !word.contains(char::is_whitespace)
+            && !(word.contains(char::is_whitespace) && is_text(*at))
     };
-    let script = entry_point.iter().find(is_script);
+    let script = entry_point.iter().enumerate().find(is_script);
+    let script = script.map(|(_, word)| word);
     let program = entry_point.first().filter(|word| word.starts_with('.'));
     script.or(program).map(String::as_str)
 }
 
+/// How the name of a notebook ends.
+const NOTEBOOK: &str = ".ipynb";
+
 /// How the names of scripts end.
-const SCRIPTS: [&str; 3] = [".py", ".ipynb", ".sh"];
+const SCRIPTS: [&str; 3] = [".py", NOTEBOOK, ".sh"];
 
 /// A path as artifacts and git write it: without `./` in front.
 pub fn plain_path(path: &str) -> &str {

@@ -127,7 +127,7 @@ fn is_for_the_notebook(line: &str) -> bool {
 struct State {
     /// Open brackets.
     depth: usize,
-    /// The triple quote that a string goes on until.
+    /// The quote that a string goes on until: three, or one after a line that ended with a backslash.
     quote: Option<&'static str>,
     /// The line before ended with a backslash.
     continued: bool,
@@ -163,7 +163,11 @@ impl State {
                         self.quote = Some(triple);
                         rest = &rest[triple.len()..];
                     } else {
-                        rest = after_string(rest, c);
+                        let Some(after) = after_string(rest, c) else {
+                            self.quote = Some(&triple[..1]);
+                            return;
+                        };
+                        rest = after;
                     }
                     continue;
                 }
@@ -180,16 +184,19 @@ fn skip(text: &str, characters: usize) -> &str {
         .map_or("", |(index, _)| &text[index..])
 }
 
-/// What follows a string of one line.
-fn after_string(text: &str, quote: char) -> &str {
+/// What follows a string of one line; `None` when a backslash at its end makes it go on in the next.
+fn after_string(text: &str, quote: char) -> Option<&str> {
     let mut rest = skip(text, 1);
     while let Some(c) = rest.chars().next() {
+        if rest == "\\" {
+            return None;
+        }
         rest = skip(rest, if c == '\\' { 2 } else { 1 });
         if c == quote {
             break;
         }
     }
-    rest
+    Some(rest)
 }
 
 #[cfg(test)]
@@ -253,7 +260,7 @@ mod tests {
 
     #[test]
     fn what_only_looks_like_a_magic_stays() {
-        let code = "x = (7\n  % 2)\ns = '''\n!not a command\n%nor this\n'''\nt = \"%s # \\\" (\" \\\n  % x\nu = ['a'\n  ]  # (\ny = x % 2\nz = x != 2";
+        let code = "x = (7\n  % 2)\ns = '''\n!not a command\n%nor this\n'''\nt = \"%s # \\\" (\" \\\n  % x\nu = ['a'\n  ]  # (\ny = x % 2\nz = x != 2\nv = 'one \\\n%two \\\n!three' \\\n  % x";
         let script = of_cells(&[code]);
         assert_eq!(
             script.text,

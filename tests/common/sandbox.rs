@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 /// command, in a session of its own: a container outlives its client, and does not have its arguments. Where a file
 /// `hold-STEP` is, it makes a file `held-STEP` and waits. An image comes from a registry when `digests` exists.
 /// `refusals` holds what the registry answers to the next pulls and pushes, a line each; `registry` is that it serves the
-/// others; to questions it answers `manifest`. A login leaves what came on standard input in `password`.
+/// others; to questions it answers `manifest`. The next build fails with the words of `refuse-build`. A login leaves what
+/// came on standard input in `password`.
 const FAKE_DOCKER: &str = r#"#!/bin/bash
 if [ "$1" = --container ]; then
   shift
@@ -92,7 +93,9 @@ case "$1 $2" in
     kill -KILL "$(cat "$FAKE/pid.$name")" 2>/dev/null
     while grep -q '"Running":true' "$FAKE/state.$name"; do sleep 0.02; done ;;
   "wait "*) sleep 0.1 ;;
-  "build "*) hold build; for ((i = 1; i < $#; i++)); do j=$((i + 1)); [ "${!i}" != --tag ] || echo "${!j}" >>"$FAKE/images"; done ;;
+  "build "*) hold build
+    [ ! -e "$FAKE/refuse-build" ] || { cat "$FAKE/refuse-build" >&2; rm "$FAKE/refuse-build"; exit 1; }
+    for ((i = 1; i < $#; i++)); do j=$((i + 1)); [ "${!i}" != --tag ] || echo "${!j}" >>"$FAKE/images"; done ;;
   "rm "*) hold rm; name=$(name_of "${*: -1}"); rm -f "$FAKE/state.$name"; hold removed ;;
   *) echo "fake docker: what is $*?" >&2; exit 1 ;;
 esac

@@ -54,6 +54,30 @@ fn requirements_of_pypi_with_either_builder_and_no_second_build() {
 }
 
 #[test]
+fn what_is_installed_to_be_edited_is_found_when_the_job_runs() {
+    let mut bench = Bench::new(false);
+    let code = code(
+        &[
+            ("requirements.txt", "-e .\n"),
+            (
+                "pyproject.toml",
+                "[build-system]\nrequires = ['setuptools']\nbuild-backend = 'setuptools.build_meta'\n\
+                 [project]\nname = 'mine'\nversion = '1'\n",
+            ),
+            ("src/mine/__init__.py", "WHO = 'mine'"),
+            ("train.py", "import mine; print(mine.WHO, mine.__file__)"),
+        ],
+        &["python", "train.py"],
+    );
+    let ran = bench.run(&code);
+    assert!(
+        ran.output
+            .ends_with("mine /home/launch/src/mine/__init__.py\n"),
+        "{ran:?}"
+    );
+}
+
+#[test]
 fn pyproject_names_the_packages() {
     let mut bench = Bench::new(false);
     let code = code(

@@ -187,6 +187,20 @@ fn branches_tags_and_short_names_are_fetched_too() {
     );
 }
 
+/// A server that speaks git's older protocol gives by itself only what a branch or a tag names.
+#[test]
+fn an_older_commit_of_a_submodule_comes_from_a_server_that_gives_no_commit_alone() {
+    let mut place = Place::new();
+    place.sandbox.write_program(
+        "ssh",
+        &SSH.replace("exec sh", "unset GIT_PROTOCOL\nexec sh"),
+    );
+    let commit = place.commit_with_submodule("1\n");
+    place.commit("lib", &[("lib.py", "later\n")]);
+    let fetched = place.fetch(&place.remote("repo"), &commit, &[]);
+    assert_eq!(fetched.read("lib/lib.py"), "lib\n", "{}", fetched.said);
+}
+
 #[test]
 fn what_cannot_be_fetched_says_why() {
     let place = Place::new();

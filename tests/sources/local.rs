@@ -209,6 +209,38 @@ fn a_notebook_runs_as_the_script_of_its_cells() {
 }
 
 #[test]
+fn a_notebook_may_have_blanks_in_its_name() {
+    let sandbox = Sandbox::new();
+    sandbox.queue("q", "{}");
+    let notebook = json!({"cells": [{"cell_type": "code", "source": "print(1)"}]});
+    sandbox.write("proj/Untitled 1.ipynb", &notebook.to_string());
+    for (entry_point, words) in [
+        (
+            "python 'Untitled 1.ipynb' 5",
+            &["python", "Untitled 1.py", "5"][..],
+        ),
+        (
+            "sh -lc 'jupyter run Untitled\\ 1.ipynb'",
+            &["sh", "-lc", "jupyter run Untitled\\ 1.ipynb"],
+        ),
+    ] {
+        let ran = push(&sandbox, &["--code", "proj", "-E", entry_point]).code(0);
+        let fetched = fetch(&sandbox, &job_of(&sandbox, &ran));
+        assert_eq!(fetched.code().job.entry_point, words);
+    }
+    let ran = push(
+        &sandbox,
+        &["--code", "proj", "-E", "python 'Untitled 2.ipynb'"],
+    )
+    .code(2);
+    assert!(
+        ran.stderr.contains("did you mean `Untitled 1.ipynb`?"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
 fn an_image_job_runs_as_its_image() {
     let sandbox = Sandbox::with_fake_docker("echo ran");
     sandbox.queue("q", "{}");
@@ -320,4 +352,9 @@ fn an_entry_point_of_the_spec_goes_before_the_jobs() {
     );
     let error = fetched(json!({"entry_point": ["python", "c.py"]})).error();
     assert!(error.contains("its code has no file `c.py`"), "{error}");
+    // A Dockerfile that is named may make the script, or put it elsewhere.
+    for script in ["c.py", "/app/c.py"] {
+        let own = json!({"entry_point": ["python", script], "dockerfile": "ops/Dockerfile"});
+        assert_eq!(fetched(own).code().job.entry_point, ["python", script]);
+    }
 }

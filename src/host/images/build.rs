@@ -93,10 +93,22 @@ fn make(build: &Build, log: &mut JobLog, stop: &Stop) -> Result<Vec<String>> {
         warnings.extend(left_out(build));
         return Ok(warnings);
     }
-    if let Some(error) = engine::engine_trouble(&text) {
+    let last = output.last_of_docker();
+    if let Some(error) = engine::engine_trouble(last).or_else(|| broken_off(last)) {
         return Err(error);
     }
     Err(output.explain(build))
+}
+
+/// The engine went away while it built. Docker's clients have no better words for it: the classic builder's, and
+/// `BuildKit`'s.
+fn broken_off(last: &str) -> Option<Error> {
+    let is_lost = last.trim() == "unexpected EOF"
+        || last.contains("failed to receive status: rpc error: code = Unavailable");
+    is_lost.then(|| {
+        let what = format!("the docker engine went away in the middle of a build: {last}");
+        Error::new(Kind::Docker, what)
+    })
 }
 
 /// The plan above in the log has the command that would build it.

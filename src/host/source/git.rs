@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -127,6 +128,15 @@ impl Fetching<'_> {
         let cannot = format!("cannot fetch the submodules of {remote}");
         if !git::wants_everything(&shallow.said) {
             return Err(explain(&cannot, remote, &shallow.said));
+        }
+        // What was fetched without its history stays so: git would ask for the one commit again, and not for all.
+        self.must(&access.no_submodules(folder), &cannot, remote, log)?;
+        let kept = folder.join(".git/modules");
+        match fs::remove_dir_all(&kept) {
+            Err(cause) if cause.kind() != ErrorKind::NotFound => {
+                return Err(refused("remove", &kept, &cause));
+            }
+            _ => {}
         }
         self.must(&access.submodules(folder, false), &cannot, remote, log)
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::refused;
 use crate::failure::{Error, Kind, Result};
+use crate::host::strays::{self, Mark};
 
 /// The folder of one job.
 #[derive(Debug)]
@@ -85,7 +86,7 @@ fn remove(folder: &Path, lock: &Path) {
 }
 
 /// Removes the folders of jobs whose agent is gone, but those of which `is_in_use` says that a container still has
-/// their code.
+/// their code. What still fetches into one or builds of it ends first: its job begins again, with a folder of its own.
 pub fn sweep(cache: &Path, is_in_use: &dyn Fn(&Path) -> bool) {
     let Ok(entries) = fs::read_dir(cache.join("work")) else {
         return;
@@ -102,7 +103,9 @@ pub fn sweep(cache: &Path, is_in_use: &dyn Fn(&Path) -> bool) {
             Err(TryLockError::WouldBlock | TryLockError::Error(_)) => continue,
         }
         let folder = lock.with_extension("");
-        if !is_in_use(&folder.join("code")) {
+        let code = folder.join("code");
+        if !is_in_use(&code) {
+            strays::end(Mark::Folder(&code.to_string_lossy()));
             remove(&folder, &lock);
         }
     }
@@ -111,6 +114,8 @@ pub fn sweep(cache: &Path, is_in_use: &dyn Fn(&Path) -> bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::process::{self, Ending};
+    use crate::launch::command::CommandLine;
 
     #[test]
     fn a_scratch_folder_goes_with_its_job() {
@@ -146,5 +151,22 @@ mod tests {
         assert!(used.is_dir());
         sweep(cache.path(), &|_| false);
         assert!(!used.exists());
+    }
+
+    #[test]
+    fn what_a_killed_agent_left_at_work_in_a_folder_ends_with_it() {
+        let cache = tempfile::tempdir().expect("a folder");
+        let code = cache.path().join("work/left/code");
+        fs::create_dir_all(&code).expect("a folder");
+        fs::write(code.join("x"), "x\n").expect("written");
+        fs::write(cache.path().join("work/left.lock"), "").expect("written");
+        let command = CommandLine::new("tail")
+            .arg("-f")
+            .arg(code.join("x").to_string_lossy());
+        // What it prints shows that it is at work.
+        let swept = |_: &[u8]| sweep(cache.path(), &|_| false);
+        let ending = process::stream(&command, |_| {}, swept).expect("a run");
+        assert_eq!(ending, Ending::Signal(9));
+        assert!(!code.exists());
     }
 }

@@ -218,6 +218,10 @@ impl Walk {
         if says.is_some_and(|says| says.is_ignore()) {
             return Some(".gitignore");
         }
+        // Docker builds with a Dockerfile that `.dockerignore` leaves out all the same, and so do we.
+        if !is_folder && name.starts_with("Dockerfile") {
+            return None;
+        }
         let mut is_out = false;
         for (out, rule) in &self.docker {
             if rule
@@ -406,6 +410,22 @@ mod tests {
         ]);
         let found = take(&code.path().join("repo/job"), 1).expect("a snapshot");
         assert_eq!(paths(&found), ["a.py"]);
+    }
+
+    #[test]
+    fn a_dockerfile_that_dockerignore_leaves_out_is_taken_as_docker_takes_it() {
+        let code = folder(&[
+            (".dockerignore", "**/Dockerfile*\n*\n!a.py\n"),
+            ("Dockerfile.wandb", ""),
+            ("sub/Dockerfile", ""),
+            ("a.py", ""),
+            ("b.py", ""),
+        ]);
+        let found = take(code.path(), 1).expect("a snapshot");
+        assert_eq!(
+            paths(&found),
+            ["Dockerfile.wandb", "a.py", "sub/Dockerfile"]
+        );
     }
 
     #[test]

@@ -79,14 +79,15 @@ impl Reader<'_> {
             ],
             "source.",
         );
+        let dockerfile = path_in_code(source, "dockerfile")?;
         let job = Job {
             name: self.name.to_owned(),
             source: job_source(&kind, source)?,
-            entry_point: entry_point(source)?,
+            entry_point: entry_point(source, dockerfile.is_some())?,
             is_notebook: flag(source, "notebook")?,
             python: self.python(job)?,
             base_image: base_image(source)?,
-            dockerfile: path_in_code(source, "dockerfile")?,
+            dockerfile,
             build_context: path_in_code(source, "build_context")?,
         };
         let is_image = matches!(job.source, JobSource::Image(_));
@@ -185,7 +186,8 @@ fn job_source(kind: &str, source: &Object) -> Result<JobSource> {
     }
 }
 
-fn entry_point(source: &Object) -> Result<Vec<String>> {
+/// With a Dockerfile of its own a job's script may be anywhere in the image.
+fn entry_point(source: &Object, has_dockerfile: bool) -> Result<Vec<String>> {
     let words = match source.get("entrypoint") {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Array(words)) => words,
@@ -207,7 +209,9 @@ fn entry_point(source: &Object) -> Result<Vec<String>> {
         ))),
     });
     let words: Vec<String> = words.collect::<Result<_>>()?;
-    check_entry_point(&words).map_err(|error| error.within("`source.entrypoint`"))?;
+    if !has_dockerfile {
+        check_entry_point(&words).map_err(|error| error.within("`source.entrypoint`"))?;
+    }
     Ok(words)
 }
 
@@ -286,6 +290,14 @@ mod tests {
 
     fn parse(value: &Value) -> Result<(Job, Vec<String>)> {
         Job::parse("me/p/j:v1", &value.to_string())
+    }
+
+    #[test]
+    fn with_a_dockerfile_of_its_own_a_jobs_script_may_be_anywhere() {
+        let job = json!({"source_type": "artifact", "source": {"artifact": "a/b/c:v0",
+            "entrypoint": ["python", "/app/train.py"], "dockerfile": "Dockerfile"}});
+        let (job, _) = Job::parse("a/b/j:v0", &job.to_string()).expect("a job");
+        assert_eq!(job.entry_point, ["python", "/app/train.py"]);
     }
 
     #[test]
