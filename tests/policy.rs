@@ -531,6 +531,34 @@ fn what_a_job_asks_for_does_not_look_like_a_verdict() {
 }
 
 #[test]
+fn policy_check_judges_what_a_job_with_code_asks_of_docker() {
+    let sandbox = Sandbox::new();
+    let spec = |options: &str| {
+        let text = format!(
+            r#"{{"project": "p", "job": "me/p/train:v0", "resource_args": {{"local-container": {options}}}}}"#
+        );
+        sandbox.write("spec.json", &text).display().to_string()
+    };
+    let ran = sandbox
+        .run(&["policy", "check", &spec(r#"{"shm-size": "1g"}"#)])
+        .code(0)
+        .says("the image is judged by the agent");
+    assert!(
+        ran.stdout.contains("allowed  --shm-size 1g "),
+        "{}",
+        ran.stdout
+    );
+    let privileged = spec(r#"{"privileged": true}"#);
+    let ran = sandbox
+        .run(&["policy", "check", "--json", &privileged])
+        .code(2);
+    let shown: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    let options = shown["checks"].as_array().expect("checks").iter();
+    let options: Vec<_> = options.map(|check| &check["option"]).collect();
+    assert_eq!(options, ["privileged"], "{shown}");
+}
+
+#[test]
 fn policy_check_says_what_secure_mode_refuses() {
     let sandbox = Sandbox::with_fake_docker("true");
     let secure = sandbox.write("secure.yaml", "secure_mode: true\n");

@@ -29,7 +29,7 @@ use crate::host::stop::Stop;
 use crate::launch::spec::LaunchSpec;
 use crate::queue::{AgentId, AgentInfo, AgentStatus, ItemId, Queue, RunQueueItem, StopReason};
 
-pub use decide::transfers;
+pub use decide::{needs_code, transfers};
 pub use dry_run::next_plan;
 
 /// The pause before a server is asked again that could not be reached when the agent was started.

@@ -24,6 +24,9 @@ pub use patterns::{Entry, Mount};
 pub use places::{Place, cleaned};
 pub use rules::{OptionRule, option_rule};
 
+/// What the verdict on the image is about.
+pub const IMAGE: &str = "image";
+
 /// The key of a queue's config that is about building images, and no option of docker.
 const BUILDER: &str = "builder";
 
@@ -196,7 +199,7 @@ impl Guard<'_> {
     /// asked for.
     pub fn judge(&self, asked: &Asked<'_>) -> Vec<Check> {
         let mut checks = vec![Check {
-            option: "image".to_owned(),
+            option: IMAGE.to_owned(),
             given: asked.image.to_owned(),
             verdict: self.image(asked.image),
         }];
