@@ -112,15 +112,15 @@ mod tests {
     #[test]
     fn a_folder_is_itself_and_what_is_in_it() {
         for (word, is_on) in [
-            ("/work/1/code", true),
-            ("/work/1/code/Dockerfile", true),
-            ("/work/1/code-beside", false),
-            ("/work/1/code:/mnt/wandb", false),
-            ("--file=/work/1/code", false),
-            ("/work/1", false),
+            ("/jobs/1/code", true),
+            ("/jobs/1/code/Dockerfile", true),
+            ("/jobs/1/code-beside", false),
+            ("/jobs/1/code:/mnt/wandb", false),
+            ("--file=/jobs/1/code", false),
+            ("/jobs/1", false),
         ] {
             assert_eq!(
-                Mark::Folder("/work/1/code").is_on(word.as_bytes()),
+                Mark::Folder("/jobs/1/code").is_on(word.as_bytes()),
                 is_on,
                 "{word}"
             );
