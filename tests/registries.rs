@@ -75,9 +75,10 @@ impl Registry {
             "context/Dockerfile",
             "FROM scratch\nCOPY file /\nLABEL example.registries=1 launch-agent.example=registries\n",
         );
+        // Without the cache: while the builder looks there, it fails when another test removes an image.
         let built = Command::new("docker")
             .env("DOCKER_BUILDKIT", "0")
-            .args(["build", "--quiet", "--tag", &image])
+            .args(["build", "--quiet", "--no-cache", "--tag", &image])
             .arg(sandbox.path("context"))
             .output()
             .expect("docker");

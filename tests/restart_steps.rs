@@ -116,6 +116,7 @@ fn a_build_that_the_engine_breaks_off_begins_again() {
     for said in [
         "Step 3/5 : RUN make\nunexpected EOF\n",
         "ERROR: failed to receive status: rpc error: code = Unavailable desc = error reading from server: EOF\n",
+        "Step 3/5 : COPY . /code\nunable to find image \"sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef\"\n",
         "Step 3/5 : RUN make\nCannot connect to the Docker daemon at unix:///x. Is the docker daemon running?\n",
     ] {
         let mut sandbox = sandbox("{}", RAN);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use jiff::Timestamp;
-use launch_agent::failure::Error;
+use launch_agent::failure::{Error, Kind};
 use launch_agent::host::logs::{JobLog, LogFile, Redactor, TerminalLines};
 use launch_agent::host::machine::machine;
 use launch_agent::host::runner::Labels;
@@ -82,6 +82,15 @@ fn docker(arguments: &[&str]) -> Output {
         .env("DOCKER_BUILDKIT", "0")
         .output()
         .expect("docker is installed")
+}
+
+/// Begins again what the engine broke off, as the agent does: other tests remove images meanwhile.
+fn provide(image: &ImagePlan, log: &mut JobLog, stop: &Stop) -> Result<Vec<String>, Error> {
+    let provided = images::provide(image, log, stop);
+    match provided {
+        Err(error) if error.kind == Kind::Docker => images::provide(image, log, stop),
+        _ => provided,
+    }
 }
 
 /// Code with these files, whose job has this entry point. It is no other code than that of another test.
@@ -184,6 +193,8 @@ impl Bench {
         let image = format!("launch-agent-test-{name}:{}", std::process::id());
         let output = docker(&[
             "build",
+            // While the classic builder looks for what it has, it fails when another test removes an image.
+            "--no-cache",
             "--tag",
             &image,
             "--label",
@@ -209,7 +220,7 @@ impl Bench {
             panic!("no container: {plan:?}");
         };
         if let ImagePlan::Build { .. } = container.image {
-            let provided = images::provide(&container.image, &mut log, &stop);
+            let provided = provide(&container.image, &mut log, &stop);
             warnings.extend(
                 provided.unwrap_or_else(|error| panic!("{error} {:?}\n{}", error.hint, self.log())),
             );
@@ -255,7 +266,7 @@ impl Bench {
         let Place::Container(container) = &plan.place else {
             panic!("no container: {plan:?}");
         };
-        images::provide(&container.image, &mut log, &Stop::default()).expect_err("no image")
+        provide(&container.image, &mut log, &Stop::default()).expect_err("no image")
     }
 
     /// The log of the last run.

@@ -100,15 +100,20 @@ fn make(build: &Build, log: &mut JobLog, stop: &Stop) -> Result<Vec<String>> {
     Err(output.explain(build))
 }
 
-/// The engine went away while it built. Docker's clients have no better words for it: the classic builder's, and
-/// `BuildKit`'s.
+/// The engine broke the build off, and the job has no part in it. Docker's clients have no better words for an engine
+/// that went away: the classic builder's, and `BuildKit`'s. The classic builder also looks through all images for a
+/// step that it has done before, and gives up when one of them is removed meanwhile.
 fn broken_off(last: &str) -> Option<Error> {
     let is_lost = last.trim() == "unexpected EOF"
         || last.contains("failed to receive status: rpc error: code = Unavailable");
-    is_lost.then(|| {
-        let what = format!("the docker engine went away in the middle of a build: {last}");
-        Error::new(Kind::Docker, what)
-    })
+    let what = if is_lost {
+        "the docker engine went away in the middle of a build"
+    } else if last.contains("unable to find image \"sha256:") {
+        "the docker engine broke a build off because another image was removed meanwhile"
+    } else {
+        return None;
+    };
+    Some(Error::new(Kind::Docker, format!("{what}: {last}")))
 }
 
 /// The plan above in the log has the command that would build it.
