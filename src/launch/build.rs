@@ -175,12 +175,13 @@ fn code_program(
         return built(spec, job, source, settings);
     }
     check_entry_point(job)?;
+    let mut found = dependencies::find(source, "");
     let image = match &settings.builder.base_image {
         Some(image) => image.clone(),
-        None => python_image(job.python.as_deref()),
+        None => python_image(found.python_of_image(job.python.clone())?.as_deref()),
     };
     let mut program = mounted(spec, job, source, image)?;
-    if let Some(file) = dependencies::find(source, "").from {
+    if let Some(file) = found.from {
         program.warnings.push(format!(
             "`{file}` was not installed: the agent's `builder.type` is `noop`, so the job runs in `{}` as that is",
             program.image

@@ -5,9 +5,13 @@
 //! A frozen list is everything that was on the author's machine, and conda's packages are not all on `PyPI`: of those
 //! what cannot be installed is left out, and said.
 
+mod requires_python;
+
 use serde_json::Value;
 
+use crate::failure::{Error, Result};
 use crate::launch::job::Source;
+pub use requires_python::RequiresPython;
 
 /// What is to be installed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -22,6 +26,8 @@ pub struct Dependencies {
     pub wanted: Vec<String>,
     /// The Python that the file asks for, as `3.11`.
     pub python: Option<String>,
+    /// The Pythons that a file allows.
+    pub requires_python: Option<RequiresPython>,
     /// What was left out, a sentence each.
     pub warnings: Vec<String>,
 }
@@ -35,6 +41,35 @@ pub struct RequirementsFile {
     pub needs_code: bool,
 }
 
+impl Dependencies {
+    /// The Python of an image that is chosen for the job, which was made with `own` where that is known. The author had
+    /// that one at work, so it is used also where a file does not allow it, which is said.
+    pub fn python_of_image(&mut self, own: Option<String>) -> Result<Option<String>> {
+        let own = own.or_else(|| self.python.clone());
+        let Some(requires) = &self.requires_python else {
+            return Ok(own);
+        };
+        let RequiresPython { from, words } = requires;
+        match own {
+            Some(own) => {
+                if !requires.allows(&own) {
+                    self.warnings.push(format!(
+                        "`{from}` asks for Python `{words}`, and the job is made for {own}, which is used"
+                    ));
+                }
+                Ok(Some(own))
+            }
+            None => match requires.choice() {
+                Some(choice) => Ok(Some(choice.to_owned())),
+                None => Err(Error::input(format!(
+                    "`{from}` asks for Python `{words}`, which no image here has"
+                ))
+                .hint("correct it, or choose a base image with such a Python")),
+            },
+        }
+    }
+}
+
 /// Chooses. `context` is the folder of the code that a build sees, `""` for all of it.
 pub fn find(source: &Source, context: &str) -> Dependencies {
     let text = |name: &str| {
@@ -45,6 +80,16 @@ pub fn find(source: &Source, context: &str) -> Dependencies {
         };
         source.files.get(&path).map(String::as_str)
     };
+    let mut found = first_that_says(source, text);
+    // It is about the code, whichever file has the packages.
+    found.requires_python = found
+        .requires_python
+        .or_else(|| text("pyproject.toml").and_then(required));
+    found
+}
+
+/// What the first file says that says anything. `text` gives the files.
+fn first_that_says<'a>(source: &'a Source, text: impl Fn(&str) -> Option<&'a str>) -> Dependencies {
     if let Some(requirements) = text("requirements.txt") {
         return Dependencies {
             from: Some("requirements.txt".to_owned()),
@@ -121,6 +166,16 @@ fn pyproject(text: &str) -> Result<Dependencies, String> {
     })
 }
 
+/// PEP 621's `project.requires-python`.
+fn required(pyproject: &str) -> Option<RequiresPython> {
+    let table: toml::Table = pyproject.parse().ok()?;
+    let words = table.get("project")?.get("requires-python")?.as_str()?;
+    Some(RequiresPython {
+        from: "pyproject.toml",
+        words: words.to_owned(),
+    })
+}
+
 /// Conda's `environment.yml`: its pip part as it is, and those of conda's packages that pip may know.
 fn environment(text: &str) -> Result<Dependencies, String> {
     let value: Value =
@@ -134,7 +189,11 @@ fn environment(text: &str) -> Result<Dependencies, String> {
     for entry in listed {
         match entry {
             Value::String(spec) => match conda_package(spec) {
-                Conda::Python(version) => found.python = version,
+                Conda::Python(words) if words.starts_with(['<', '>', '!', '~']) => {
+                    let from = "environment.yml";
+                    found.requires_python = Some(RequiresPython { from, words });
+                }
+                Conda::Python(version) => found.python = minor_version(&version),
                 Conda::Package(requirement) => found.wanted.push(requirement),
                 Conda::Tool => {}
                 Conda::Other => left_out.push(spec.clone()),
@@ -163,8 +222,8 @@ fn environment(text: &str) -> Result<Dependencies, String> {
 }
 
 enum Conda {
-    /// Python itself, with the version that is asked for.
-    Python(Option<String>),
+    /// Python itself, with what is asked of its version.
+    Python(String),
     /// What pip may know, as a requirement.
     Package(String),
     /// A part of every virtual environment.
@@ -189,7 +248,7 @@ fn conda_package(spec: &str) -> Conda {
         .any(|start| name.starts_with(start));
     match name {
         "" => Conda::Other,
-        "python" => Conda::Python(minor_version(version)),
+        "python" => Conda::Python(version.to_owned()),
         "pip" | "setuptools" | "wheel" => Conda::Tool,
         _ if is_library => Conda::Other,
         _ => {
@@ -371,6 +430,51 @@ mod tests {
                 "of `environment.yml` was left out what pip cannot install: `cudatoolkit=11.3`, `-r more.txt`"
             ]
         );
+    }
+
+    #[test]
+    fn an_image_has_a_python_that_the_files_allow() {
+        let pyproject = |words: &str| format!("[project]\nrequires-python = '{words}'\n");
+        let conda = |words: &str| format!("dependencies: ['python{words}']\n");
+        let not_allowed = "`pyproject.toml` asks for Python `>=3.13`, and the job is made for 3.11, which is used";
+        for (name, text, own, python, warning) in [
+            ("pyproject.toml", pyproject(">=3.9"), None, "3.12", ""),
+            ("pyproject.toml", pyproject(">=3.13"), None, "3.13", ""),
+            ("pyproject.toml", pyproject(">=3.9,<3.12"), None, "3.11", ""),
+            (
+                "pyproject.toml",
+                pyproject(">=3.9"),
+                Some("3.11"),
+                "3.11",
+                "",
+            ),
+            (
+                "pyproject.toml",
+                pyproject(">=3.13"),
+                Some("3.11"),
+                "3.11",
+                not_allowed,
+            ),
+            ("environment.yml", conda(">=3.8,<3.11"), None, "3.10", ""),
+            ("environment.yml", conda(" <3.12"), None, "3.11", ""),
+            ("environment.yml", conda("=3.9"), None, "3.9", ""),
+            ("environment.yml", conda(" 3.9.*"), Some("3.11"), "3.11", ""),
+        ] {
+            let mut found = found(&[(name, &text)], None);
+            let before = found.warnings.len();
+            let chosen = found.python_of_image(own.map(str::to_owned));
+            assert_eq!(chosen.expect("one").as_deref(), Some(python), "{text}");
+            assert_eq!(found.warnings[before..].concat(), warning, "{text}");
+        }
+        let mut found = found(&[("pyproject.toml", &pyproject("<3"))], None);
+        assert_eq!(
+            found
+                .python_of_image(None)
+                .expect_err("no such image")
+                .message,
+            "`pyproject.toml` asks for Python `<3`, which no image here has"
+        );
+        assert_eq!(Dependencies::default().python_of_image(None), Ok(None));
     }
 
     #[test]

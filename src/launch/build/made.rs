@@ -16,6 +16,7 @@ use crate::launch::dependencies::{self, minor_version};
 use crate::launch::docker;
 use crate::launch::dockerfile::{self, CA_SECRET, Flavor, Recipe};
 use crate::launch::job::{Job, Source, plain_path, script_of};
+
 /// What an image is made of, and how.
 pub struct Makes<'a> {
     /// The job.
@@ -56,11 +57,16 @@ impl Makes<'_> {
     /// The image of a generated Dockerfile.
     pub fn generated(&self, context: &str) -> Result<Program> {
         check_entry_point(self.job)?;
-        let found = dependencies::find(self.source, context);
-        let python = self.job.python.as_deref().and_then(minor_version);
-        let python = python.or_else(|| found.python.clone());
+        let mut found = dependencies::find(self.source, context);
         let chosen = self.settings.builder.base_image.clone();
         let is_python_image = chosen.is_none();
+        let own = self.job.python.as_deref().and_then(minor_version);
+        // A base that was chosen has the Python that it has, unless the job wants a certain one.
+        let python = if is_python_image {
+            found.python_of_image(own)?
+        } else {
+            own.or_else(|| found.python.clone())
+        };
         let base = Base {
             image: chosen.unwrap_or_else(|| python_image(python.as_deref())),
             python,
