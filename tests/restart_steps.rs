@@ -133,6 +133,51 @@ fn a_build_that_the_engine_breaks_off_begins_again() {
 }
 
 #[test]
+fn a_build_that_a_registry_does_not_serve_is_tried_again_and_one_that_it_refuses_is_not() {
+    let away = "the registry of the image to start from could not be reached";
+    for (said, again, state) in [
+        (
+            "Get \"https://r.example/v2/\": dial tcp: lookup r.example: no such host",
+            away,
+            "FINISHED",
+        ),
+        (
+            "Get \"https://r.example/v2/\": dial tcp 10.0.0.1:443: i/o timeout",
+            away,
+            "FINISHED",
+        ),
+        (
+            "received unexpected HTTP status: 502 Bad Gateway",
+            "the registry of the image to start from has trouble of its own",
+            "FINISHED",
+        ),
+        (
+            "pull access denied for x, repository does not exist",
+            "",
+            "FAILED",
+        ),
+    ] {
+        let mut sandbox = sandbox("{}", RAN);
+        let id = push_git(&mut sandbox);
+        sandbox.write("fake/refuse-build", &format!("Step 1/5 : FROM x\n{said}\n"));
+        sandbox.once(&[]);
+        let item = sandbox.item(&id);
+        assert_eq!(item["state"], state, "{item}");
+        let log = sandbox.log(&id);
+        let built = sandbox.calls("build").len();
+        if again.is_empty() {
+            assert_eq!(built, 1, "{log}");
+            assert_eq!(item["stage"], "build", "{item}");
+        } else {
+            let note = format!("[launch-agent: {again}: {said}; trying again in 1 s]\n");
+            assert!(log.contains(&note), "{log}");
+            assert_eq!(built, 2, "{log}");
+            assert_eq!(item["warnings"], json!([]), "no other try of the job");
+        }
+    }
+}
+
+#[test]
 fn a_build_whose_command_speaks_of_an_engine_has_failed() {
     let mut sandbox = sandbox("{}", RAN);
     let id = push_git(&mut sandbox);

@@ -3,12 +3,35 @@
 //! Read are pip's own lines, the marks that a generated Dockerfile prints, and docker's messages, of the classic
 //! builder and of `BuildKit`.
 
+mod pip;
+
 use crate::failure::{Error, Kind};
 use crate::launch::build::Build;
 use crate::launch::dockerfile::MARK;
 
 /// How many of a tool's own lines go into a message.
 const QUOTED: usize = 6;
+
+/// What `BuildKit` says of an image that a registry does not give it.
+const IMAGE_REFUSED: [&str; 9] = [
+    "/v2/",
+    "failed to authorize",
+    "failed to copy: ",
+    "failed to do request: ",
+    "failed to resolve reference",
+    "failed to resolve source metadata",
+    "manifest unknown",
+    "pull access denied",
+    "toomanyrequests",
+];
+
+/// What `BuildKit` puts in front of the reason.
+const WAY: [&str; 4] = [
+    "failed to solve: ",
+    "rpc error: code = Unknown desc = ",
+    "failed to solve with frontend dockerfile.v0: ",
+    "failed to create LLB definition: ",
+];
 
 /// What a build said, a line each, without colours and without what `BuildKit` puts in front.
 #[derive(Debug)]
@@ -28,13 +51,27 @@ impl BuildOutput {
         failed_command(last).map_or(last, |_| "")
     }
 
+    /// Docker's words about an image that the build starts from, or copies from, and that was not to be had.
+    pub fn refused_image(&self) -> Option<&str> {
+        let last = self.last_of_docker().trim_start_matches("ERROR: ");
+        let is_refused = if last.starts_with("failed to solve: ") {
+            IMAGE_REFUSED.iter().any(|words| last.contains(words))
+        } else {
+            // The classic builder says no more than the reason, about the step that it began last.
+            let mut steps = self.0.iter().rev();
+            let step = steps.find(|line| line.starts_with("Step "))?;
+            !last.is_empty()
+                && (step.contains(" : FROM ") || last.starts_with("invalid from flag value "))
+        };
+        is_refused.then(|| without_way(last))
+    }
+
     /// Why the build failed.
     pub fn explain(&self, build: &Build) -> Error {
         let lines: Vec<&str> = self.0.iter().map(String::as_str).collect();
         no_room(&lines)
             .or_else(|| self.base(build))
-            .or_else(|| no_image(&lines))
-            .or_else(|| packages(of_failed_step(&lines)?))
+            .or_else(|| pip::explain(of_failed_step(&lines)?))
             .or_else(|| dockerfile(build, &lines))
             .unwrap_or_else(|| Error::input(format!("the build failed: {}", last_words(&lines))))
     }
@@ -103,6 +140,15 @@ impl BuildOutput {
     }
 }
 
+/// What `BuildKit` says without the way that led there.
+fn without_way(said: &str) -> &str {
+    let mut rest = said;
+    while let Some(after) = WAY.iter().find_map(|words| rest.strip_prefix(words)) {
+        rest = after;
+    }
+    rest
+}
+
 /// Docker's classic builder prints a command's standard error in red.
 fn without_colours(line: &str) -> String {
     let mut text = String::new();
@@ -143,35 +189,6 @@ fn no_room(lines: &[&str]) -> Option<Error> {
     })
 }
 
-/// The image of a `FROM` that is not to be had.
-fn no_image(lines: &[&str]) -> Option<Error> {
-    if lines.iter().any(|line| failed_command(line).is_some()) {
-        // A command ran, so its image was there; what looks like docker's words is the command's.
-        return None;
-    }
-    let said = lines.iter().find(|line| {
-        [
-            "pull access denied for ",
-            "manifest for ",
-            "manifest unknown",
-            "failed to resolve source metadata",
-            "failed to resolve reference",
-            "failed to do request: ",
-            "repository does not exist",
-        ]
-        .iter()
-        .any(|words| line.contains(words))
-            || (line.contains("Get \"http") && line.contains("/v2/"))
-    })?;
-    let said = said
-        .trim_start_matches("ERROR: ")
-        .trim_start_matches("failed to solve: ");
-    Some(
-        Error::input(format!("the image to start from could not be pulled: {said}"))
-            .hint("check the name after `FROM`; for a private registry run `docker login` as the agent's user"),
-    )
-}
-
 /// The lines of the command that failed; all where it cannot be told; `None` when it does not call pip. A step before it
 /// may have said much that was no harm.
 fn of_failed_step<'a, 'b>(lines: &'a [&'b str]) -> Option<&'a [&'b str]> {
@@ -182,60 +199,6 @@ fn of_failed_step<'a, 'b>(lines: &'a [&'b str]) -> Option<&'a [&'b str]> {
     let is_begin = |line: &&str| begins_a_step(line.trim());
     let begin = lines[..end].iter().rposition(is_begin).unwrap_or(0);
     command.contains("pip").then_some(&lines[begin..end])
-}
-
-/// pip's own words.
-fn packages(lines: &[&str]) -> Option<Error> {
-    let mut said: Vec<&str> = Vec::new();
-    for line in lines {
-        let line = line.trim();
-        // BuildKit begins its own errors with the same word.
-        let is_pips = line.starts_with("ERROR: ")
-            && !line.starts_with("ERROR: failed to ")
-            && !line.starts_with("ERROR: executor ")
-            && !line.starts_with("ERROR: process ");
-        if is_pips && !said.contains(&line) {
-            said.push(line);
-        }
-    }
-    if said.is_empty() {
-        return None;
-    }
-    let all = lines.join("\n");
-    let has = |words: &[&str]| words.iter().any(|word| all.contains(word));
-    let hint = if has(&["CERTIFICATE_VERIFY_FAILED", "SSLCertVerificationError"]) {
-        "the package index shows a certificate that the image does not know: name your company's certificates in `network.ca_bundle` of launch-config.yaml"
-    } else if has(&[
-        "NewConnectionError",
-        "Temporary failure in name resolution",
-        "ConnectTimeoutError",
-        "ProxyError",
-    ]) {
-        "the package index could not be reached from the build: name the proxy in `network.proxy` of launch-config.yaml"
-    } else if has(&["Cannot find command 'git'"]) {
-        "the package comes from a git repository: choose a base image with git, or bring a Dockerfile"
-    } else if has(&[
-        "gcc' failed",
-        "command 'cc' failed",
-        "No such file or directory: 'gcc'",
-        "Unknown compiler",
-    ]) {
-        "the package must be compiled: choose a base image with a compiler, or bring a Dockerfile"
-    } else {
-        "correct the requirement; a package may also have no version for this Python"
-    };
-    said.truncate(QUOTED);
-    let said: Vec<&str> = said
-        .iter()
-        .map(|line| line.trim_start_matches("ERROR: "))
-        .collect();
-    Some(
-        Error::input(format!(
-            "the packages could not be installed: {}",
-            said.join("; ")
-        ))
-        .hint(hint),
-    )
 }
 
 /// A Dockerfile that is wrong, or that docker could not carry out.
@@ -417,17 +380,6 @@ mod tests {
                 "the packages could not be installed: Could not find a version (from versions: 1.0); No matching distribution found for six==99"
             );
         }
-        let hint = BuildOutput::new(
-            "WARNING: CERTIFICATE_VERIFY_FAILED\nERROR: No matching distribution found for six\n",
-        )
-        .explain(&build(""))
-        .hint;
-        assert!(hint.expect("a hint").contains("`network.ca_bundle`"));
-        let hint =
-            BuildOutput::new("ERROR: Cannot find command 'git' - do you have 'git' installed?\n")
-                .explain(&build(""))
-                .hint;
-        assert!(hint.expect("a hint").contains("a base image with git"));
     }
 
     #[test]
@@ -477,6 +429,39 @@ mod tests {
     }
 
     #[test]
+    fn an_image_that_is_not_to_be_had_is_told_from_what_a_command_says_of_one() {
+        let denied = "pull access denied for nope, repository does not exist";
+        let lost = "dial tcp: lookup registry.example on 10.0.0.1:53: no such host";
+        for (output, said) in [
+            (format!("Step 1/2 : FROM nope\n{denied}\n"), denied),
+            (
+                format!("Step 1/3 : FROM a\n ---> 1\nStep 2/3 : RUN x\nmanifest unknown\n ---> 2\nStep 3/3 : FROM b\nGet \"https://registry.example/v2/\": {lost}\n"),
+                "Get \"https://registry.example/v2/\": dial tcp: lookup registry.example on 10.0.0.1:53: no such host",
+            ),
+            (
+                "Step 2/2 : COPY --from=nope /x /x\ninvalid from flag value nope: manifest unknown\n".to_owned(),
+                "invalid from flag value nope: manifest unknown",
+            ),
+            (
+                format!("#3 ERROR: x\n------\nERROR: failed to solve: rpc error: code = Unknown desc = failed to solve with frontend dockerfile.v0: failed to create LLB definition: failed to do request: Head \"https://registry.example/v2/x/manifests/1\": {lost}\n"),
+                "failed to do request: Head \"https://registry.example/v2/x/manifests/1\": dial tcp: lookup registry.example on 10.0.0.1:53: no such host",
+            ),
+            (
+                "ERROR: failed to solve: x:1: failed to resolve source metadata for docker.io/library/x:1: unexpected status code [manifests 1]: 503 Service Unavailable\n".to_owned(),
+                "x:1: failed to resolve source metadata for docker.io/library/x:1: unexpected status code [manifests 1]: 503 Service Unavailable",
+            ),
+            ("Step 2/2 : COPY --from=a /no /no\nCOPY failed: stat no: file does not exist\n".to_owned(), ""),
+            (format!("Step 2/2 : RUN docker pull x\n{denied}\nThe command '/bin/sh -c docker pull x' returned a non-zero code: 1\n"), ""),
+            (format!("#5 0.1 {denied}\nERROR: failed to solve: process \"/bin/sh -c docker pull x/v2/\" did not complete successfully: exit code: 1\n"), ""),
+            ("ERROR: failed to solve: dockerfile parse error on line 3: unknown instruction: COPI\n".to_owned(), ""),
+            (String::new(), ""),
+        ] {
+            let output = BuildOutput::new(&output);
+            assert_eq!(output.refused_image().unwrap_or_default(), said, "{output:?}");
+        }
+    }
+
+    #[test]
     fn a_base_that_cannot_be_used_is_named_with_what_it_has() {
         for (output, message) in [
             (
@@ -494,10 +479,6 @@ mod tests {
             (
                 "OCI runtime create failed: exec: \"/bin/sh\": stat /bin/sh: no such file or directory: unknown\n",
                 "the base image `base:1` is not Debian-compatible: it has no shell",
-            ),
-            (
-                "pull access denied for nope, repository does not exist or may require 'docker login'\n",
-                "the image to start from could not be pulled: pull access denied for nope, repository does not exist or may require 'docker login'",
             ),
             (
                 "write /x: no space left on device\n",

@@ -25,6 +25,10 @@ pub const NOT_INSTALLED: &str = "/env/not-installed";
 /// The id under which a build is given the certificates.
 pub const CA_SECRET: &str = "ca_bundle";
 
+/// How `grep` finds in pip's log that the network gave out, after as many trials as pip makes, or the disk. Not in all the
+/// words of a full disk: docker repeats a command that failed, and they are looked for in what it prints.
+const GAVE_OUT: &str = "-e 'Retry(total=0,' -e 'No space left'";
+
 /// The script that looks for a Python in a base image, or installs one.
 const FIND_PYTHON: &str = include_str!("dockerfile/python.sh");
 
@@ -152,9 +156,13 @@ fn environment(text: &mut String, recipe: &Recipe<'_>, flavor: &Flavor) {
         install(text, recipe, flavor, &all);
     }
     if !found.wanted.is_empty() {
+        // What cannot be installed is told from a network or a disk that gave out: an image without all that it should
+        // have would be used again and again. A package with an address of its own may be gone from there.
         let each = format!(
             "set -- \\\n      {} \\\n && {{ pip install \"$@\" || for package in \"$@\"; do \\\n      \
-             pip install \"$package\" || echo \"$package\" >>{NOT_INSTALLED}; \\\n    done; }}",
+             rm -f /tmp/pip.log; pip install --log /tmp/pip.log \"$package\" && continue; \\\n      \
+             [ \"$package\" = \"${{package#*://}}\" ] && grep -q {GAVE_OUT} /tmp/pip.log && exit 1; \\\n      \
+             echo \"$package\" >>{NOT_INSTALLED}; \\\n    done; }}",
             listed(&found.wanted)
         );
         install(text, recipe, flavor, &each);

@@ -147,7 +147,7 @@ pub struct Ran {
 pub struct Bench {
     pub builder: Builder,
     pub spec: Value,
-    network: Network,
+    pub network: Network,
     has_buildx: bool,
     folder: TempDir,
     made: Vec<String>,

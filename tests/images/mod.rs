@@ -7,6 +7,7 @@ mod bench;
 
 use bench::{Bench, base, code, python};
 use launch_agent::launch::builder::BuilderKind;
+use launch_agent::launch::command::Secret;
 
 /// Prints which of these modules there are, and who runs it from where.
 const LOOK: &str = "
@@ -112,6 +113,34 @@ fn a_frozen_list_goes_on_without_its_broken_package() {
                 "could not be installed, and the image was built without: `launch-agent-no-such-package==1.0`"
             ]
         );
+    }
+}
+
+#[test]
+fn without_a_package_index_no_image_is_made() {
+    for is_frozen in [false, true] {
+        let mut bench = Bench::new(false);
+        bench.network.proxy = Some(Secret::new("http://127.0.0.1:9"));
+        let mut code = match is_frozen {
+            true => code(&[("train.py", LOOK)], &["python3", "train.py"]),
+            false => code(
+                &[("train.py", LOOK), ("requirements.txt", "idna\n")],
+                &["python3", "train.py"],
+            ),
+        };
+        if is_frozen {
+            code.source.as_mut().expect("code").frozen =
+                Some("idna==3.7\nsix==1.16.0\n".to_owned());
+        }
+        let error = bench.refused(&code);
+        assert!(
+            error.message.starts_with(
+                "the package index could not be reached from the build: ProxyError('Cannot connect to proxy.', "
+            ),
+            "{error:?}\n{}",
+            bench.log()
+        );
+        assert!(error.hint.expect("a hint").contains("`network.proxy`"));
     }
 }
 
@@ -329,7 +358,10 @@ fn cases() -> Vec<Case> {
                 script,
                 ("Dockerfile", "FROM localhost:9/launch-agent/nowhere:1\n"),
             ],
-            says: vec!["the image to start from could not be pulled"],
+            says: vec![
+                "the registry of the image to start from could not be reached: ",
+                "connection refused / see that this machine's docker engine reaches it",
+            ],
         },
     ]
 }

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{context, pull, push, turns};
+use super::transfer::Refused;
+use super::{Trouble, context, pull, push, turns};
 use crate::failure::{Error, Kind, Result};
 use crate::host::engine;
 use crate::host::files;
@@ -71,7 +72,27 @@ fn make(build: &Build, log: &mut JobLog, stop: &Stop) -> Result<Vec<String>> {
             make_ca_image(build)?;
         }
     }
-    stop.check()?;
+    for trial in 1.. {
+        stop.check()?;
+        let Some(refused) = attempt(build, log, stop)? else {
+            break;
+        };
+        let Some(pause) = refused.trouble.pause_before(trial + 1) else {
+            return Err(refused.error);
+        };
+        log.note(format_args!(
+            "[launch-agent: {}; trying again in {} s]",
+            refused.error,
+            pause.as_secs()
+        ));
+        stop.pause(pause)?;
+    }
+    warnings.extend(left_out(build));
+    Ok(warnings)
+}
+
+/// Builds once; `None` when the image is made, otherwise what a registry did not give. An error is about all else.
+fn attempt(build: &Build, log: &mut JobLog, stop: &Stop) -> Result<Option<Refused>> {
     log.note(&build.command);
     let mut output = Vec::new();
     let ending = process::stream(
@@ -87,17 +108,25 @@ fn make(build: &Build, log: &mut JobLog, stop: &Stop) -> Result<Vec<String>> {
     );
     stop.now(Activity::Between);
     stop.check()?;
+    if ending? == Ending::Code(0) {
+        return Ok(None);
+    }
     let text = String::from_utf8_lossy(&output);
     let output = BuildOutput::new(&text);
-    if ending? == Ending::Code(0) {
-        warnings.extend(left_out(build));
-        return Ok(warnings);
-    }
     let last = output.last_of_docker();
     if let Some(error) = engine::engine_trouble(last).or_else(|| broken_off(last)) {
         return Err(error);
     }
-    Err(output.explain(build))
+    let refused = output.refused_image().map(|said| {
+        let trouble = Trouble::of(said);
+        let error = trouble.error_in_build(said);
+        Refused { trouble, error }
+    });
+    // What the disk has no room for is said as of any step.
+    match refused.filter(|refused| refused.trouble != Trouble::NoSpace) {
+        None => Err(output.explain(build)),
+        refused => Ok(refused),
+    }
 }
 
 /// The engine broke the build off, and the job has no part in it. Docker's clients have no better words for an engine

@@ -158,6 +158,29 @@ impl Trouble {
         }
     }
 
+    /// The error about an image that a build starts from, in docker's words. Which image that is they say themselves.
+    pub fn error_in_build(self, said: &str) -> Error {
+        let (what, hint) = match self {
+            Trouble::Unreachable => (
+                "the registry of the image to start from could not be reached",
+                "see that this machine's docker engine reaches it: network, DNS, and a proxy in the engine's own configuration; `network.proxy` of launch-config.yaml is for the agent, for what a build runs, and for jobs",
+            ),
+            Trouble::Passing => (
+                "the registry of the image to start from has trouble of its own",
+                "try again later",
+            ),
+            Trouble::TooManyRequests => (
+                "the registry of the image to start from has had too many requests",
+                "try again later; a login has a higher limit: run `docker login` as the agent's user",
+            ),
+            _ => (
+                "the image to start from could not be pulled",
+                "check the name after `FROM`; for a private registry run `docker login` as the agent's user",
+            ),
+        };
+        Error::input(format!("{what}: {said}")).hint(hint)
+    }
+
     fn hint(self, image: &str, login: Option<&Login>) -> Option<String> {
         let registry = Registry::of_image(image);
         let host = &registry.host;
@@ -279,6 +302,44 @@ mod tests {
             ("something nobody has seen", Trouble::Other),
         ] {
             assert_eq!(Trouble::of(said), trouble, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_builds_image_is_not_to_be_had_for_different_reasons() {
+        for (said, message, hint) in [
+            (
+                "Get \"https://x/v2/\": dial tcp: lookup x: no such host",
+                "the registry of the image to start from could not be reached: Get",
+                "`network.proxy`",
+            ),
+            (
+                "Get \"https://x/v2/\": net/http: TLS handshake timeout",
+                "the registry of the image to start from could not be reached: Get",
+                "the engine's own configuration",
+            ),
+            (
+                "received unexpected HTTP status: 503 Service Unavailable",
+                "the registry of the image to start from has trouble of its own: received",
+                "try again later",
+            ),
+            (
+                "toomanyrequests: You have reached your pull rate limit.",
+                "the registry of the image to start from has had too many requests: toomanyrequests",
+                "`docker login`",
+            ),
+            (
+                "pull access denied for nope, repository does not exist or may require 'docker login'",
+                "the image to start from could not be pulled: pull access denied for nope",
+                "check the name after `FROM`",
+            ),
+        ] {
+            let error = Trouble::of(said).error_in_build(said);
+            assert!(error.message.starts_with(message), "{error:?}");
+            assert!(
+                error.hint.as_ref().is_some_and(|it| it.contains(hint)),
+                "{error:?}"
+            );
         }
     }
 
