@@ -165,6 +165,8 @@ fn a_build_that_a_registry_does_not_serve_is_tried_again_and_one_that_it_refuses
         assert_eq!(item["state"], state, "{item}");
         let log = sandbox.log(&id);
         let built = sandbox.calls("build").len();
+        let lines = log.lines().filter(|line| line.starts_with("docker build "));
+        assert_eq!(lines.count(), built, "a line for each build: {log}");
         if again.is_empty() {
             assert_eq!(built, 1, "{log}");
             assert_eq!(item["stage"], "build", "{item}");

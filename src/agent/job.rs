@@ -325,7 +325,8 @@ impl Job {
     /// Says what will run: the command in the log and at the item, and what its owner should know.
     fn introduce(&mut self, plan: &Plan, log: &mut JobLog) -> Result<()> {
         log.hide(&plan.secrets);
-        log.note(plan);
+        // What comes before it is in the log when it is done.
+        log.note(plan.shown());
         self.note_start(plan.to_string());
         if self.entry.attempt == 1 {
             self.note_warnings(&plan.warnings, log);

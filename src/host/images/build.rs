@@ -145,7 +145,6 @@ fn broken_off(last: &str) -> Option<Error> {
     Some(Error::new(Kind::Docker, format!("{what}: {last}")))
 }
 
-/// The plan above in the log has the command that would build it.
 fn not_built(build: &Build, place: &str, log: &mut JobLog) {
     log.note(format_args!(
         "[launch-agent: the image {} is {place}, and is not built again]",
