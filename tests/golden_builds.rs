@@ -79,6 +79,7 @@ fn builder(folder: &Path) -> Builder {
         platform: text("platform"),
         base_image: text("base_image"),
         build_args: pairs("build_args").collect(),
+        timeout: None,
         secrets: pairs("secrets")
             .map(|(id, path)| (id, PathBuf::from(path)))
             .collect(),

@@ -63,6 +63,8 @@ pub struct Builder {
     /// Build arguments; a value may be written as a number or as true.
     #[serde(rename = "build_args")]
     pub build_args: Option<BTreeMap<String, Value>>,
+    /// The seconds that a build may take.
+    pub timeout: Option<u64>,
     /// Files for builds to read, by their id.
     pub secrets: Option<BTreeMap<String, PathBuf>>,
 }

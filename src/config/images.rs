@@ -23,6 +23,10 @@ pub fn builder(file: &File, path: &Path, destination: Option<&Destination>) -> R
             ..Builder::default()
         });
     };
+    if keys.timeout == Some(0) {
+        return Err(wrong(path, "`builder.timeout` is 0")
+            .hint("it is how many seconds the build of an image may take"));
+    }
     if let Some(base) = &keys.base_image {
         image::check(base).map_err(|error| {
             wrong(path, error.within("`builder.base_image`"))
@@ -47,6 +51,7 @@ pub fn builder(file: &File, path: &Path, destination: Option<&Destination>) -> R
         platform: keys.platform.clone(),
         base_image: keys.base_image.clone(),
         build_args: build_args(&keys, path)?,
+        timeout: keys.timeout.map(file::seconds),
         secrets,
     })
 }
@@ -145,13 +150,14 @@ mod tests {
         std::fs::write(&pem, "-----BEGIN CERTIFICATE-----\n").expect("written");
         let pem = pem.display();
         let (builder, network) = read(&format!(
-            "builder:\n  type: noop\n  base_image: base:1\n  platform: linux/arm64\n  build_args: {{A: 1, B: x}}\n  \
+            "builder:\n  type: noop\n  base_image: base:1\n  platform: linux/arm64\n  build_args: {{A: 1, B: x}}\n  timeout: 60\n  \
              secrets: {{pip.conf: {pem}}}\nnetwork: {{ca_bundle: {pem}, proxy: 'http://me:sesame@p:1'}}\n"
         ))
         .expect("good");
         assert_eq!(builder.kind, BuilderKind::Noop);
         assert_eq!(builder.base_image.as_deref(), Some("base:1"));
         assert_eq!(builder.build_args["A"], "1");
+        assert_eq!(builder.timeout, Some(file::seconds(60)));
         assert!(builder.secrets.contains_key("pip.conf"));
         assert!(network.ca_bundle.is_some());
         assert!(!format!("{network:?}").contains("sesame"));
@@ -168,6 +174,7 @@ mod tests {
                 "builder: {base_image: Base}",
                 "c.yaml: `builder.base_image`: `Base` is not an image: `Base` has upper-case letters",
             ),
+            ("builder: {timeout: 0}", "c.yaml: `builder.timeout` is 0"),
             (
                 "builder: {build_args: {A: [1]}}",
                 "c.yaml: `builder.build_args.A` is no build argument",

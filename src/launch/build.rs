@@ -7,6 +7,7 @@ mod choice;
 mod made;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::failure::{Error, Result};
 use crate::launch::builder::{Builder, BuilderKind};
@@ -94,6 +95,8 @@ pub struct Build {
     pub is_pushed: bool,
     /// `BuildKit` builds it.
     pub is_buildkit: bool,
+    /// How long it may take.
+    pub limit: Duration,
 }
 
 /// What a generated Dockerfile starts from.

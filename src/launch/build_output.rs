@@ -362,6 +362,7 @@ mod tests {
             ca_bundle: None,
             is_pushed: false,
             is_buildkit: false,
+            limit: crate::launch::builder::TIMEOUT,
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -17,6 +18,10 @@ use crate::launch::spec::Object;
 pub const KEY: &str = "builder";
 
 const QUEUE_KEYS: [&str; 3] = ["accelerator", "cuda", "base_image"];
+
+/// The most that a build takes where the owner says nothing: some packages are compiled for hours, and a mirror that
+/// gives no answer must not hold a job's place for ever.
+pub const TIMEOUT: Duration = Duration::from_secs(4 * 3600);
 
 /// How images are built, settled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,6 +36,8 @@ pub struct Builder {
     pub base_image: Option<String>,
     /// Build arguments, for every build.
     pub build_args: BTreeMap<String, String>,
+    /// How long a build may take.
+    pub timeout: Option<Duration>,
     /// Files that a build may read and that no image keeps, by their id.
     pub secrets: BTreeMap<String, PathBuf>,
 }

@@ -5,6 +5,8 @@
 
 mod bench;
 
+use std::time::{Duration, Instant};
+
 use bench::{Bench, base, code, python};
 use launch_agent::launch::builder::BuilderKind;
 use launch_agent::launch::command::Secret;
@@ -142,6 +144,43 @@ fn without_a_package_index_no_image_is_made() {
         );
         assert!(error.hint.expect("a hint").contains("`network.proxy`"));
     }
+}
+
+#[test]
+fn a_build_that_takes_too_long_is_ended_with_what_it_runs() {
+    for has_buildx in [false, true] {
+        let mut bench = Bench::new(has_buildx);
+        bench.builder.timeout = Some(Duration::from_secs(10));
+        let mark = format!("6{}{}", std::process::id(), u8::from(has_buildx));
+        let dockerfile = format!("FROM {}\nRUN echo begun; sleep {mark}\n", base());
+        let mut code = code(&[("Dockerfile", &dockerfile)], &["true"]);
+        code.job.dockerfile = Some("Dockerfile".to_owned());
+        let error = bench.refused(&code);
+        assert_eq!(
+            (error.message.as_str(), error.hint.as_deref()),
+            (
+                "the build was not done after 10 s and was ended",
+                Some("`builder.timeout` in launch-config.yaml sets how long it may take")
+            ),
+            "{}",
+            bench.log()
+        );
+        assert!(bench.log().contains("begun"), "{}", bench.log());
+        let began = Instant::now();
+        while runs(&format!("sleep {mark}")) {
+            assert!(began.elapsed() < Duration::from_secs(30), "it goes on");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+/// Does any process of this machine have these words?
+fn runs(words: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").expect("a folder");
+    processes.flatten().any(|process| {
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).replace('\0', " ").trim() == words
+    })
 }
 
 #[test]

@@ -95,8 +95,9 @@ fn make(build: &Build, log: &mut JobLog, stop: &Stop) -> Result<Vec<String>> {
 fn attempt(build: &Build, log: &mut JobLog, stop: &Stop) -> Result<Option<Refused>> {
     log.note(&build.command);
     let mut output = Vec::new();
-    let ending = process::stream(
+    let ending = process::stream_within(
         &build.command,
+        build.limit,
         |group| stop.now(Activity::Command(group)),
         |bytes| {
             output.extend_from_slice(bytes);
@@ -108,8 +109,16 @@ fn attempt(build: &Build, log: &mut JobLog, stop: &Stop) -> Result<Option<Refuse
     );
     stop.now(Activity::Between);
     stop.check()?;
-    if ending? == Ending::Code(0) {
-        return Ok(None);
+    match ending? {
+        Some(Ending::Code(0)) => return Ok(None),
+        Some(_) => {}
+        // The engine ends what it runs for a client that is gone.
+        None => {
+            let seconds = build.limit.as_secs();
+            let what = format!("the build was not done after {seconds} s and was ended");
+            return Err(Error::input(what)
+                .hint("`builder.timeout` in launch-config.yaml sets how long it may take"));
+        }
     }
     let text = String::from_utf8_lossy(&output);
     let output = BuildOutput::new(&text);

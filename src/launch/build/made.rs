@@ -11,6 +11,7 @@ use super::{
     Base, Build, CA_IMAGE, Dockerfile, Program, Settings, check_entry_point, python_image,
 };
 use crate::failure::Result;
+use crate::launch::builder::TIMEOUT;
 use crate::launch::command::{CommandLine, Secret};
 use crate::launch::dependencies::{self, minor_version};
 use crate::launch::docker;
@@ -143,6 +144,7 @@ impl Makes<'_> {
             ca_bundle: self.settings.network.ca_bundle.clone(),
             is_pushed: self.settings.builder.destination.is_some(),
             is_buildkit: self.is_buildkit,
+            limit: self.settings.builder.timeout.unwrap_or(TIMEOUT),
         }
     }
 
