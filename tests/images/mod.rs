@@ -102,19 +102,26 @@ fn pyproject_names_the_packages() {
 
 #[test]
 fn a_frozen_list_goes_on_without_its_broken_package() {
-    for has_buildx in [false, true] {
+    for (has_buildx, broken) in [
+        (false, "launch-agent-no-such-package==1.0"),
+        (true, "gone @ https://launch-agent.invalid/gone-1.0.whl"),
+    ] {
         let mut bench = Bench::new(has_buildx);
         let mut code = code(&[("train.py", LOOK)], &["python3", "train.py"]);
         code.source.as_mut().expect("code").frozen =
-            Some("six==1.16.0\nlaunch-agent-no-such-package==1.0\nidna==3.7\n".to_owned());
-        let ran = bench.run(&code);
-        assert!(ran.output.contains("packages six idna\n"), "{ran:?}");
-        assert_eq!(
-            ran.warnings,
-            [
-                "could not be installed, and the image was built without: `launch-agent-no-such-package==1.0`"
-            ]
-        );
+            Some(format!("six==1.16.0\n{broken}\nidna==3.7\n"));
+        // What is missing is said to each job that the image is for.
+        for is_built in [true, false] {
+            let ran = bench.run(&code);
+            assert_eq!(ran.output.contains("docker build"), is_built, "{ran:?}");
+            assert!(ran.output.contains("packages six idna\n"), "{ran:?}");
+            assert_eq!(
+                ran.warnings,
+                [format!(
+                    "could not be installed, and the image was built without: `{broken}`"
+                )]
+            );
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::failure::{Error, Kind, Result};
 use crate::host::engine;
 use crate::host::files;
 use crate::host::logs::JobLog;
-use crate::host::process::{self, Ending, Output};
+use crate::host::process::{self, Ending};
 use crate::host::registry;
 use crate::host::stop::{Activity, Stop};
 use crate::launch::build::Build;
@@ -33,11 +33,15 @@ pub fn provide(
     stop: &Stop,
 ) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
+    let mut is_new = false;
     turns::once(&build.image, stop, || {
         let local = engine::local_image(&build.image)?;
         let Some(remote) = remote else {
             match local {
-                None => warnings = make(build, log, stop)?,
+                None => {
+                    warnings = make(build, log, stop)?;
+                    is_new = true;
+                }
                 Some(_) => not_built(build, "on this machine", log),
             }
             return Ok(());
@@ -51,18 +55,23 @@ pub fn provide(
             Some(_) => {}
             None if registry::exists(&remote.push, &remote.network, log, stop)? => {
                 not_built(build, "at its registry", log);
+                is_new = true;
                 warnings = pull::provide(PullPolicy::Missing, &remote.pull, log, stop)?;
                 return Ok(());
             }
-            None => warnings = make(build, log, stop)?,
+            None => {
+                warnings = make(build, log, stop)?;
+                is_new = true;
+            }
         }
         push::push(&remote.push, log, stop)
     })?;
+    warnings.extend(left_out(build, is_new));
     Ok(warnings)
 }
 
 fn make(build: &Build, log: &mut JobLog, stop: &Stop) -> Result<Vec<String>> {
-    let mut warnings: Vec<String> = context::check(&build.context, &build.code)?
+    let warnings = context::check(&build.context, &build.code)?
         .into_iter()
         .collect();
     check_script(build)?;
@@ -87,7 +96,6 @@ fn make(build: &Build, log: &mut JobLog, stop: &Stop) -> Result<Vec<String>> {
         ));
         stop.pause(pause)?;
     }
-    warnings.extend(left_out(build));
     Ok(warnings)
 }
 
@@ -161,27 +169,51 @@ fn not_built(build: &Build, place: &str, log: &mut JobLog) {
     ));
 }
 
-/// The warning about packages that the image was built without.
-fn left_out(build: &Build) -> Option<String> {
+/// The warning about packages that the image was built without. What an image says of itself is kept beside its
+/// Dockerfile, because each later job is to be told too, and a file costs it less than a container.
+fn left_out(build: &Build, is_new: bool) -> Option<String> {
     if !build.may_leave_out {
         return None;
     }
-    let container = format!("launch-agent-look-{:016x}", fastrand::u64(..));
-    let command = docker::packages_left_out(&build.image, &container);
-    let output = process::output(&command, ONE_FILE).ok();
-    let output = output.filter(Output::is_success);
-    if output.is_none() {
-        // What took too long goes on without its client.
-        let _ = engine::remove_container(&container);
-    }
-    let output = output?;
-    let packages: Vec<&str> = output.stdout.lines().collect();
+    let kept = build.dockerfile.path.with_extension("not-installed");
+    let known = match is_new {
+        true => None,
+        false => std::fs::read_to_string(&kept).ok(),
+    };
+    let packages = match known {
+        Some(packages) => packages,
+        None => {
+            let packages = ask_left_out(build)?;
+            if let Err(error) = write(&kept, &packages) {
+                log::warn!("{error}");
+            }
+            packages
+        }
+    };
+    let packages: Vec<&str> = packages.lines().collect();
     (!packages.is_empty()).then(|| {
         format!(
             "could not be installed, and the image was built without: `{}`",
             packages.join("`, `")
         )
     })
+}
+
+/// What the image has of packages that it was built without, one a line; `None` where docker does not say.
+fn ask_left_out(build: &Build) -> Option<String> {
+    let container = format!("launch-agent-look-{:016x}", fastrand::u64(..));
+    let command = docker::packages_left_out(&build.image, &container);
+    let output = process::output(&command, ONE_FILE).ok();
+    match output.as_ref().map(|output| output.ending) {
+        Some(Ending::Code(0)) => output.map(|output| output.stdout),
+        // It has no such list.
+        Some(Ending::Code(1)) => Some(String::new()),
+        _ => {
+            // What took too long goes on without its client.
+            let _ = engine::remove_container(&container);
+            None
+        }
+    }
 }
 
 /// Building for minutes what cannot run helps nobody.
