@@ -18,10 +18,12 @@ pub use requires_python::RequiresPython;
 pub struct Dependencies {
     /// The file that was read, for people; `None` when there is nothing to install.
     pub from: Option<String>,
-    /// A requirements file in the code, which pip reads itself.
-    pub file: Option<RequirementsFile>,
-    /// Requirements that must all be installed.
+    /// The path in the build context of a requirements file, which pip reads itself.
+    pub file: Option<String>,
+    /// Requirements that must all be installed, and pip's options for them: `--extra-index-url=..`.
     pub needed: Vec<String>,
+    /// These name other files of the code, so pip needs all of it.
+    pub needs_code: bool,
     /// Requirements of which each may fail.
     pub wanted: Vec<String>,
     /// The Python that the file asks for, as `3.11`.
@@ -30,15 +32,6 @@ pub struct Dependencies {
     pub requires_python: Option<RequiresPython>,
     /// What was left out, a sentence each.
     pub warnings: Vec<String>,
-}
-
-/// A requirements file in the code.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequirementsFile {
-    /// Its path in the build context.
-    pub path: String,
-    /// It names other files of the code, so pip needs all of it.
-    pub needs_code: bool,
 }
 
 impl Dependencies {
@@ -93,10 +86,8 @@ fn first_that_says<'a>(source: &'a Source, text: impl Fn(&str) -> Option<&'a str
     if let Some(requirements) = text("requirements.txt") {
         return Dependencies {
             from: Some("requirements.txt".to_owned()),
-            file: Some(RequirementsFile {
-                path: "requirements.txt".to_owned(),
-                needs_code: requirements.lines().any(names_a_file),
-            }),
+            file: Some("requirements.txt".to_owned()),
+            needs_code: requirements.lines().any(names_a_file),
             ..Dependencies::default()
         };
     }
@@ -146,13 +137,34 @@ fn pyproject(text: &str) -> Result<Dependencies, String> {
     let table: toml::Table = text
         .parse()
         .map_err(|cause: toml::de::Error| format!("it is not TOML: {}", cause.message()))?;
-    let project = table
-        .get("project")
-        .and_then(toml::Value::as_table)
-        .ok_or("it has no `project` table")?;
-    let listed = project
-        .get("dependencies")
-        .ok_or("it has no `project.dependencies`")?
+    let is_poetrys = || {
+        table
+            .get("tool")
+            .is_some_and(|tool| tool.get("poetry").is_some())
+    };
+    let project = match table.get("project").and_then(toml::Value::as_table) {
+        Some(project) => project,
+        None if is_poetrys() => {
+            return Err(
+                "it has Poetry's own list of packages, which `poetry export` writes to requirements.txt"
+                    .to_owned(),
+            );
+        }
+        None => return Err("it has no `project` table".to_owned()),
+    };
+    let is_dynamic = || {
+        let dynamic = project.get("dynamic").and_then(toml::Value::as_array);
+        let mut names = dynamic.into_iter().flatten();
+        names.any(|name| name.as_str() == Some("dependencies"))
+    };
+    let listed = match project.get("dependencies") {
+        Some(listed) => listed,
+        None if is_dynamic() => {
+            return Err("its dependencies are dynamic; a requirements.txt with `.` in it has pip find and install them with the project".to_owned());
+        }
+        None => return Err("it has no `project.dependencies`".to_owned()),
+    };
+    let listed = listed
         .as_array()
         .ok_or("`project.dependencies` is no list")?;
     let needed = listed
@@ -202,10 +214,16 @@ fn environment(text: &str) -> Result<Dependencies, String> {
                 let pip = inner.get("pip").and_then(Value::as_array);
                 let lines = pip.into_iter().flatten().filter_map(Value::as_str);
                 for line in lines.filter(|line| is_one_line(line)) {
-                    if line.starts_with('-') {
-                        left_out.push(line.to_owned());
-                    } else {
-                        found.needed.push(line.to_owned());
+                    match pip_word(line) {
+                        Some(word) => {
+                            let names_no_place = ["--pre", "--no-index", "--trusted-host"]
+                                .iter()
+                                .any(|option| word.starts_with(option));
+                            found.needs_code |=
+                                names_a_file(line) && !line.contains("://") && !names_no_place;
+                            found.needed.push(word);
+                        }
+                        None => left_out.push(line.to_owned()),
                     }
                 }
             }
@@ -219,6 +237,39 @@ fn environment(text: &str) -> Result<Dependencies, String> {
         ));
     }
     Ok(found)
+}
+
+/// Those of pip's options that stand in a list of requirements, and their long names.
+const PIP_OPTIONS: [(&str, &str); 13] = [
+    ("-i", "--index-url"),
+    ("--index-url", "--index-url"),
+    ("--extra-index-url", "--extra-index-url"),
+    ("--no-index", "--no-index"),
+    ("-f", "--find-links"),
+    ("--find-links", "--find-links"),
+    ("--trusted-host", "--trusted-host"),
+    ("--pre", "--pre"),
+    ("-r", "--requirement"),
+    ("--requirement", "--requirement"),
+    ("-c", "--constraint"),
+    ("-e", "--editable"),
+    ("--editable", "--editable"),
+];
+
+/// A line of conda's list for pip as one word of pip's command line; `None` for an option that has no place there.
+fn pip_word(line: &str) -> Option<String> {
+    let line = line.trim();
+    if !line.starts_with('-') {
+        return Some(line.to_owned());
+    }
+    let end = line.find([' ', '=']).unwrap_or(line.len());
+    let (option, value) = line.split_at(end);
+    let value = value.trim_start_matches([' ', '=']);
+    let (_, long) = PIP_OPTIONS.iter().find(|(known, _)| *known == option)?;
+    Some(match value {
+        "" => (*long).to_owned(),
+        value => format!("{long}={value}"),
+    })
 }
 
 enum Conda {
@@ -382,17 +433,25 @@ mod tests {
             ("x @ https://example.com/x.tar.gz\n", false),
         ] {
             let found = found(&[("requirements.txt", text)], None);
-            assert_eq!(found.file.expect("a file").needs_code, needs_code, "{text}");
+            assert_eq!(found.needs_code, needs_code, "{text}");
         }
     }
 
     #[test]
     fn a_pyproject_without_dependencies_is_passed_over_and_said() {
         for (text, why) in [
-            ("[tool.poetry]\n", "it has no `project` table"),
+            ("[tool.black]\n", "it has no `project` table"),
+            (
+                "[tool.poetry.dependencies]\nsix = \"^1.16\"\n",
+                "it has Poetry's own list of packages, which `poetry export` writes to requirements.txt",
+            ),
+            (
+                "[project]\nname = 'x'\n",
+                "it has no `project.dependencies`",
+            ),
             (
                 "[project]\ndynamic = [\"dependencies\"]\n",
-                "it has no `project.dependencies`",
+                "its dependencies are dynamic; a requirements.txt with `.` in it has pip find and install them with the project",
             ),
             (
                 "[project]\ndependencies = 5\n",
@@ -414,7 +473,7 @@ mod tests {
             &[(
                 "environment.yml",
                 "name: x\ndependencies:\n- python=3.9\n- numpy=1.20\n- conda-forge::scipy=1.7.1=py39_0\n- pandas\n\
-                 - pytorch>=2\n- cudatoolkit=11.3\n- pip\n- pip:\n  - six==1.16.0\n  - -r more.txt\n",
+                 - pytorch>=2\n- cudatoolkit=11.3\n- pip\n- pip:\n  - six==1.16.0\n  - -r more.txt\n  - --odd\n",
             )],
             None,
         );
@@ -422,14 +481,51 @@ mod tests {
             found.wanted,
             ["numpy==1.20.*", "scipy==1.7.1", "pandas", "torch>=2"]
         );
-        assert_eq!(found.needed, ["six==1.16.0"]);
+        assert_eq!(found.needed, ["six==1.16.0", "--requirement=more.txt"]);
+        assert!(found.needs_code);
         assert_eq!(found.python.as_deref(), Some("3.9"));
         assert_eq!(
             found.warnings,
             [
-                "of `environment.yml` was left out what pip cannot install: `cudatoolkit=11.3`, `-r more.txt`"
+                "of `environment.yml` was left out what pip cannot install: `cudatoolkit=11.3`, `--odd`"
             ]
         );
+    }
+
+    #[test]
+    fn condas_list_for_pip_keeps_pips_options() {
+        for (line, word, needs_code) in [
+            (
+                "--extra-index-url https://example.com/whl/cu118",
+                "--extra-index-url=https://example.com/whl/cu118",
+                false,
+            ),
+            (
+                "-i https://example.com/simple",
+                "--index-url=https://example.com/simple",
+                false,
+            ),
+            (
+                "--find-links=https://example.com/x.html",
+                "--find-links=https://example.com/x.html",
+                false,
+            ),
+            ("--pre", "--pre", false),
+            ("-f wheels", "--find-links=wheels", true),
+            ("-e .", "--editable=.", true),
+            ("./libs/mine", "./libs/mine", true),
+            (
+                "x @ https://example.com/x.whl",
+                "x @ https://example.com/x.whl",
+                false,
+            ),
+        ] {
+            let text = serde_json::json!({"dependencies": [{"pip": [line]}]}).to_string();
+            let found = found(&[("environment.yml", &text)], None);
+            assert_eq!(found.needed, [word]);
+            assert_eq!(found.needs_code, needs_code, "{line}");
+            assert!(found.warnings.is_empty(), "{found:?}");
+        }
     }
 
     #[test]

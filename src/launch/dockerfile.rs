@@ -140,16 +140,16 @@ fn environment(text: &mut String, recipe: &Recipe<'_>, flavor: &Flavor) {
     };
     let _ = writeln!(text, "RUN {python}");
     let found = recipe.dependencies;
-    if let Some(file) = &found.file {
-        let copied = if file.needs_code { "." } else { &file.path };
+    let copied = match &found.file {
+        _ if found.needs_code => Some("."),
+        file => file.as_deref(),
+    };
+    if let Some(copied) = copied {
         // Where the code will be: what `-e .` installs is a note of this place.
         let _ = writeln!(text, "WORKDIR {HOME}\nCOPY {copied} ./");
-        install(
-            text,
-            recipe,
-            flavor,
-            &format!("pip install -r {}", file.path),
-        );
+    }
+    if let Some(file) = &found.file {
+        install(text, recipe, flavor, &format!("pip install -r {file}"));
     }
     if !found.needed.is_empty() {
         let all = format!("pip install \\\n      {}", listed(&found.needed));
@@ -243,7 +243,6 @@ fn image(text: &mut String, recipe: &Recipe<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::launch::dependencies::RequirementsFile;
 
     fn written(dependencies: &Dependencies, flavor: &Flavor) -> String {
         let entry_point = ["python", "train.py", "--name=it's, \"x\""].map(str::to_owned);
@@ -318,10 +317,8 @@ mod tests {
     fn requirements_that_name_files_see_all_of_the_code() {
         for (needs_code, copy) in [(true, "COPY . ./"), (false, "COPY requirements.txt ./")] {
             let dependencies = Dependencies {
-                file: Some(RequirementsFile {
-                    path: "requirements.txt".to_owned(),
-                    needs_code,
-                }),
+                file: Some("requirements.txt".to_owned()),
+                needs_code,
                 ..Dependencies::default()
             };
             let text = written(&dependencies, &Flavor::BuildKit);
