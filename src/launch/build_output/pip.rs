@@ -31,32 +31,41 @@ pub fn explain(lines: &[&str]) -> Option<Error> {
     } else {
         "correct the requirement; a package may also have no version for this Python"
     };
-    let said: Vec<&str> = said
-        .iter()
-        .take(QUOTED)
-        .map(|line| line.trim_start_matches("ERROR: "))
-        .collect();
-    Some(
-        Error::input(format!(
-            "the packages could not be installed: {}",
-            said.join("; ")
-        ))
-        .hint(hint),
-    )
+    let said = said[..said.len().min(QUOTED)].join("; ");
+    Some(Error::input(format!("the packages could not be installed: {said}")).hint(hint))
 }
 
-/// pip's own lines about what failed.
+/// pip's own lines about what failed: its errors with what is indented below them, what excludes what, and the last
+/// words of a program of a package.
 fn errors<'a>(lines: &[&'a str]) -> Vec<&'a str> {
     let mut said: Vec<&str> = Vec::new();
+    let mut is_detail = false;
+    let mut last = "";
     for line in lines {
-        let line = line.trim();
+        let text = line.trim();
         // BuildKit begins its own errors with the same word.
-        let is_pips = line.starts_with("ERROR: ")
-            && !line.starts_with("ERROR: failed to ")
-            && !line.starts_with("ERROR: executor ")
-            && !line.starts_with("ERROR: process ");
-        if is_pips && !said.contains(&line) {
-            said.push(line);
+        let is_pips = text.starts_with("ERROR: ")
+            && !text.starts_with("ERROR: failed to ")
+            && !text.starts_with("ERROR: executor ")
+            && !text.starts_with("ERROR: process ");
+        let found = if is_pips {
+            text.trim_start_matches("ERROR: ")
+        } else if text == "[end of output]" {
+            last
+        } else if is_detail && line.starts_with("    ") {
+            text
+        } else {
+            ""
+        };
+        is_detail = match is_pips {
+            true => line.starts_with("ERROR: "),
+            false => text == "The conflict is caused by:" || (is_detail && !found.is_empty()),
+        };
+        if !found.is_empty() && !said.contains(&found) {
+            said.push(found);
+        }
+        if !text.is_empty() {
+            last = text;
         }
     }
     said
@@ -191,6 +200,32 @@ mod tests {
                     .expect("a hint")
                     .starts_with("correct the requirement")
             );
+        }
+    }
+
+    #[test]
+    fn what_pip_says_below_an_error_belongs_to_it() {
+        for (output, said) in [
+            (
+                "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.\n    six==1.16.0 from https://x/six.whl:\n        Expected sha256 00\n             Got        8a\n\n    more\n",
+                "THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.; six==1.16.0 from https://x/six.whl:; Expected sha256 00; Got        8a",
+            ),
+            (
+                "ERROR: Cannot install a and b because these package versions have conflicting dependencies.\n\nThe conflict is caused by:\n    The user requested b==1\n    a 2 depends on b>=2\n\nTo fix this you could try to:\n1. loosen\nERROR: ResolutionImpossible: for help visit x\n",
+                "Cannot install a and b because these package versions have conflicting dependencies.; The user requested b==1; a 2 depends on b>=2; ResolutionImpossible: for help visit x",
+            ),
+            (
+                "  error: subprocess-exited-with-error\n  \n  × Getting requirements to build wheel did not run successfully.\n  ╰─> [2 lines of output]\n      Traceback:\n      RuntimeError: no CUDA found\n      [end of output]\n  \n  note: x\nerror: subprocess-exited-with-error\n",
+                "RuntimeError: no CUDA found",
+            ),
+            (
+                "      building x\n      error: command 'gcc' failed: No such file or directory\n      [end of output]\nERROR: Failed building wheel for x\nFailed to build x\n",
+                "error: command 'gcc' failed: No such file or directory; Failed building wheel for x",
+            ),
+        ] {
+            let lines: Vec<&str> = output.lines().collect();
+            let message = format!("the packages could not be installed: {said}");
+            assert_eq!(explained(&lines).message, message);
         }
     }
 
