@@ -10,8 +10,9 @@ pub fn explain(lines: &[&str]) -> Option<Error> {
         return None;
     }
     // An index that gave a package's versions was reached.
-    let has_versions =
-        |line: &&str| line.contains("(from versions: ") && !line.contains("(from versions: none)");
+    let has_versions = |line: &String| {
+        line.contains("(from versions: ") && !line.contains("(from versions: none)")
+    };
     if let Some(why) = lost(lines).filter(|_| !said.iter().any(has_versions)) {
         return Some(unreachable(&why));
     }
@@ -37,8 +38,10 @@ pub fn explain(lines: &[&str]) -> Option<Error> {
 
 /// pip's own lines about what failed: its errors with what is indented below them, what excludes what, and the last
 /// words of a program of a package.
-fn errors<'a>(lines: &[&'a str]) -> Vec<&'a str> {
-    let mut said: Vec<&str> = Vec::new();
+fn errors(lines: &[&str]) -> Vec<String> {
+    let mut said: Vec<String> = Vec::new();
+    // The package that pip looks at. Of one that it builds it says the name itself.
+    let mut package = "";
     let mut is_detail = false;
     let mut last = "";
     for line in lines {
@@ -48,14 +51,24 @@ fn errors<'a>(lines: &[&'a str]) -> Vec<&'a str> {
             && !text.starts_with("ERROR: failed to ")
             && !text.starts_with("ERROR: executor ")
             && !text.starts_with("ERROR: process ");
+        if let Some(name) = ["Collecting ", "Processing "]
+            .iter()
+            .find_map(|word| line.strip_prefix(word))
+        {
+            package = name.split(" (").next().unwrap_or(name);
+        } else if line.starts_with("Building wheel") {
+            package = "";
+        }
         let found = if is_pips {
-            text.trim_start_matches("ERROR: ")
+            text.trim_start_matches("ERROR: ").to_owned()
+        } else if text == "[end of output]" && !package.is_empty() {
+            format!("{package}: {last}")
         } else if text == "[end of output]" {
-            last
+            last.to_owned()
         } else if is_detail && line.starts_with("    ") {
-            text
+            text.to_owned()
         } else {
-            ""
+            String::new()
         };
         is_detail = match is_pips {
             true => line.starts_with("ERROR: "),
@@ -215,11 +228,11 @@ mod tests {
                 "Cannot install a and b because these package versions have conflicting dependencies.; The user requested b==1; a 2 depends on b>=2; ResolutionImpossible: for help visit x",
             ),
             (
-                "  error: subprocess-exited-with-error\n  \n  × Getting requirements to build wheel did not run successfully.\n  ╰─> [2 lines of output]\n      Traceback:\n      RuntimeError: no CUDA found\n      [end of output]\n  \n  note: x\nerror: subprocess-exited-with-error\n",
-                "RuntimeError: no CUDA found",
+                "Collecting x==1\nProcessing ./libs/b (from -r x)\n  error: subprocess-exited-with-error\n  \n  × Getting requirements to build wheel did not run successfully.\n  ╰─> [2 lines of output]\n      Traceback:\n      RuntimeError: no CUDA found\n      [end of output]\n  \n  note: x\nerror: subprocess-exited-with-error\n",
+                "./libs/b: RuntimeError: no CUDA found",
             ),
             (
-                "      building x\n      error: command 'gcc' failed: No such file or directory\n      [end of output]\nERROR: Failed building wheel for x\nFailed to build x\n",
+                "Collecting x\nCollecting y\nBuilding wheels for collected packages: x, y\n      building x\n      error: command 'gcc' failed: No such file or directory\n      [end of output]\nERROR: Failed building wheel for x\nFailed to build x\n",
                 "error: command 'gcc' failed: No such file or directory; Failed building wheel for x",
             ),
         ] {
