@@ -130,13 +130,11 @@ fn without_a_package_index_no_image_is_made() {
     for is_frozen in [false, true] {
         let mut bench = Bench::new(false);
         bench.network.proxy = Some(Secret::new("http://127.0.0.1:9"));
-        let mut code = match is_frozen {
-            true => code(&[("train.py", LOOK)], &["python3", "train.py"]),
-            false => code(
-                &[("train.py", LOOK), ("requirements.txt", "idna\n")],
-                &["python3", "train.py"],
-            ),
-        };
+        let mut files = vec![("train.py", LOOK)];
+        if !is_frozen {
+            files.push(("requirements.txt", "idna\n"));
+        }
+        let mut code = code(&files, &["python3", "train.py"]);
         if is_frozen {
             code.source.as_mut().expect("code").frozen =
                 Some("idna==3.7\nsix==1.16.0\n".to_owned());

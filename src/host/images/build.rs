@@ -176,19 +176,15 @@ fn left_out(build: &Build, is_new: bool) -> Option<String> {
         return None;
     }
     let kept = build.dockerfile.path.with_extension("not-installed");
-    let known = match is_new {
-        true => None,
-        false => std::fs::read_to_string(&kept).ok(),
-    };
-    let packages = match known {
-        Some(packages) => packages,
-        None => {
-            let packages = ask_left_out(build)?;
-            if let Err(error) = write(&kept, &packages) {
-                log::warn!("{error}");
-            }
-            packages
+    let known = std::fs::read_to_string(&kept).ok().filter(|_| !is_new);
+    let packages = if let Some(packages) = known {
+        packages
+    } else {
+        let packages = ask_left_out(build)?;
+        if let Err(error) = write(&kept, &packages) {
+            log::warn!("{error}");
         }
+        packages
     };
     let packages: Vec<&str> = packages.lines().collect();
     (!packages.is_empty()).then(|| {

@@ -70,9 +70,10 @@ fn errors(lines: &[&str]) -> Vec<String> {
         } else {
             String::new()
         };
-        is_detail = match is_pips {
-            true => line.starts_with("ERROR: "),
-            false => text == "The conflict is caused by:" || (is_detail && !found.is_empty()),
+        is_detail = if is_pips {
+            line.starts_with("ERROR: ")
+        } else {
+            text == "The conflict is caused by:" || (is_detail && !found.is_empty())
         };
         if !found.is_empty() && !said.contains(&found) {
             said.push(found);
