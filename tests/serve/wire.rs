@@ -217,6 +217,10 @@ fn what_the_schema_lacks_is_said_in_the_words_that_fall_backs_look_for() {
             "mutation { nothing(input: {}) { success } }",
             "Cannot query field \"nothing\" on type \"Mutation\".",
         ),
+        (
+            "mutation m($n: Int = 1, $s: [Severity!]! = INFO) { nothing(s: $s, n: $n) { success } }",
+            "Unknown type \"Severity\".",
+        ),
     ] {
         let (status, answer) = client.try_graphql(query, &json!({})).expect("an answer");
         assert_eq!(status, 400);
