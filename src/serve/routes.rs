@@ -18,6 +18,10 @@ use crate::queue::local::{Caller, LocalQueue};
 /// The largest GraphQL request: a launch spec with its files, and an artifact's list of files.
 const GRAPHQL_BYTES: u64 = 16 * 1024 * 1024;
 
+/// What the client sends with all that it says of a run in its shared mode. Each process counts its lines from 0 then:
+/// they would take the places of those of the others.
+const SHARED: &str = "x-wandb-use-async-filestream";
+
 /// The site that is served.
 pub struct Launch {
     queue: Arc<LocalQueue>,
@@ -144,6 +148,13 @@ impl Site for Launch {
             return self.file(head);
         }
         let caller = self.caller(head)?;
+        if head.header(SHARED).is_some() {
+            return Err(Response::error(
+                400,
+                "this server does not take one run from several processes: leave out `mode=\"shared\"`, \
+                 and give each process a run of its own, all in one `group`",
+            ));
+        }
         if let Some(place) = Place::read(&head.path) {
             if head.method != "POST" {
                 return Err(Response::error(405, "a run reports by POST").header("allow", "POST"));
