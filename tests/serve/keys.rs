@@ -37,6 +37,9 @@ fn without_a_valid_key_nothing_but_the_health_check_answers() {
         }
         assert_eq!(stranger.request("POST", "/graphql", "", b"{}").0, 401);
         assert_eq!(stranger.request("GET", "/healthz", "", b"").0, 200);
+        // The client leaves its telemetry without a key, and is loud where it is not told that there is no such place.
+        let telemetry = stranger.request("POST", "/sdk/otel/v1/metrics", "", b"{}");
+        assert_eq!(telemetry.0, 404);
     }
     let bearer = format!("Authorization: Bearer {}\r\n", client.key);
     let body = json!({"query": VIEWER}).to_string();
