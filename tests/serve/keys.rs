@@ -50,6 +50,19 @@ fn without_a_valid_key_nothing_but_the_health_check_answers() {
 }
 
 #[test]
+fn a_server_that_lets_nobody_in_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(folder.path());
+    assert!(server.log().contains("there is no key yet"));
+    server.key("alice", &[]);
+    server.cli(&["serve", "key", "revoke", "1"]);
+    drop(server);
+    let server = Server::start(folder.path());
+    let log = server.log();
+    assert!(log.contains("there is no key that is not revoked"), "{log}");
+}
+
+#[test]
 fn a_key_is_shown_once_stored_as_a_hash_and_revoked_at_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let (server, client) = served(folder.path());
