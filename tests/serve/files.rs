@@ -90,7 +90,14 @@ fn a_file_is_uploaded_listed_and_downloaded_by_its_addresses() {
         .map(|file| file.1)
         .collect();
     assert_eq!(on_disk, [b"again".to_vec()]);
-    assert!(files(&client, &json!({"n": ["other"]})).is_empty());
+    let both = files(&client, &json!({"n": ["other", "media/a b:c.txt"]}));
+    assert_eq!((both.len(), &both[1]["name"]), (2, &json!("other")));
+    assert_eq!(
+        (&both[1]["md5"], &both[1]["sizeBytes"]),
+        (&json!("0"), &json!(0))
+    );
+    let nothing = path(&both[1]["directUrl"]);
+    assert_eq!(nobody(&server).request("GET", &nothing, "", b"").0, 404);
     assert_eq!(files(&client, &json!({"p": "media/%"})).len(), 1);
     // It goes with its run.
     let delete =
