@@ -196,6 +196,7 @@ impl Site for Launch {
                     caller,
                     self.base_url(head),
                     self.signer.clone(),
+                    self.store.quota(),
                 );
                 graphql::answer(&self.schema, &context, body.bytes())
             }

@@ -202,6 +202,23 @@ fn there_is_no_more_room_than_the_quota() {
         &["--listen", "127.0.0.1:0", "--disk-quota", "0"],
     );
     let client = server.client(&server.key("alice", &["team"]));
+    let team = super::Member {
+        client: &client,
+        entity: "team",
+    };
+    let config = folder.path().join("config.json");
+    std::fs::write(&config, "{}").expect("written");
+    let config = config.to_str().expect("UTF-8");
+    server.cli(&["queue", "create", "team/q", "--config", config]);
+    let spec = json!({"project": "demo", "docker": {"docker_image": "a:1"}});
+    let told = client.error(super::PUSH, &team.push_variables("q", &spec));
+    assert!(told.contains("no room left"), "{told}");
+    let save = "mutation s { createDefaultResourceConfig(input: {entityName: \"team\", resource: \"local-container\", config: \"{}\"}) { defaultResourceConfigID } }";
+    let told = client.error(save, &json!({}));
+    assert!(told.contains("no room left"), "{told}");
+    let more = json!({"e": "team", "q": "more", "c": "{}", "v": "{}", "m": "V0"});
+    let told = client.error(super::UPSERT_QUEUE, &more);
+    assert!(told.contains("no room left"), "{told}");
     begin(&client, "r1");
     let put = upload_path(&client, "r1", "a.txt");
     let (status, body) = nobody(&server).request("PUT", &put, "", b"x");
