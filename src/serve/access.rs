@@ -25,6 +25,8 @@ pub struct Context {
     pub base_url: String,
     /// Signs the addresses of files.
     pub signer: Signer,
+    /// The bytes that everything may take.
+    quota: u64,
     /// Something failed that is no fault of the request: a client should try again.
     troubled: AtomicBool,
     /// What the request may still cost.
@@ -53,8 +55,10 @@ impl Context {
         caller: Caller,
         base_url: String,
         signer: Signer,
+        quota: u64,
     ) -> Context {
         Context {
+            quota,
             queue,
             caller,
             base_url,
@@ -107,6 +111,17 @@ impl Context {
             "permission denied: user `{}` is not a member of an entity `{}`",
             self.caller.user,
             entity.escape_debug()
+        ))
+    }
+
+    /// Fails when there is no room for a launch spec or a queue's config, which may be long and stay for ever.
+    pub fn need_room(&self) -> Answer<()> {
+        if self.told(self.queue.used_bytes())? < self.quota {
+            return Ok(());
+        }
+        refuse(format!(
+            "the server's files and its database may take {} MiB, and there is no room left for this",
+            self.quota / (1024 * 1024)
         ))
     }
 

@@ -164,6 +164,7 @@ pub fn create(
     input: CreateDefaultResourceConfigInput,
 ) -> Answer<CreateDefaultResourceConfigPayload> {
     context.need_member(&input.entity_name)?;
+    context.need_room()?;
     let variables = input
         .template_variables
         .map_or(Value::Null, |variables| variables.0);

@@ -1,6 +1,7 @@
 //! `POST /files/ENTITY/PROJECT/RUN/file_stream`: what a run reports while it lives, and how it learns that somebody
 //! asked it to stop.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::de::{Error, SeqAccess, Visitor};
@@ -8,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::exchange::Response;
-use super::scalars::count_values;
+use super::scalars::{count_values, strict};
 use super::store::Store;
 use crate::queue::local::{Caller, Chunk, LocalQueue, Post, Posted, Stream};
 
@@ -158,7 +159,7 @@ fn post(report: Report) -> Result<Post, String> {
             let shown = name.escape_debug();
             return Err(format!("`{shown}` has no line {}", file.offset));
         }
-        let (offset, lines) = (file.offset, file.content.0);
+        let (offset, mut lines) = (file.offset, file.content.0);
         let stream = match name.as_str() {
             "wandb-summary.json" => {
                 post.summary = summary(&lines)?.or(post.summary);
@@ -174,6 +175,13 @@ fn post(report: Report) -> Result<Post, String> {
                 ));
             }
         };
+        if stream != Stream::Output {
+            for line in &mut lines {
+                if let Cow::Owned(text) = strict(line) {
+                    *line = text;
+                }
+            }
+        }
         post.chunks.push(Chunk {
             stream,
             offset,
@@ -191,7 +199,7 @@ fn summary(lines: &[String]) -> Result<Option<String>, String> {
     let Some(last) = lines.last() else {
         return Ok(None);
     };
-    let value: Value = serde_json::from_str(last)
+    let value: Value = serde_json::from_str(&strict(last))
         .map_err(|error| format!("`wandb-summary.json` is not JSON: {error}"))?;
     if !value.is_object() {
         return Err("`wandb-summary.json` is not an object".to_owned());

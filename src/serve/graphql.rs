@@ -1,6 +1,7 @@
 //! One GraphQL request: read, checked against the schema and its limits, carried out, and answered in the words that
 //! W&B's clients look for.
 
+use juniper::parser::{Lexer, Token};
 use juniper::{EmptySubscription, GraphQLError, RootNode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -58,20 +59,27 @@ pub fn answer(schema: &Schema, context: &Context, body: &[u8]) -> Response {
             "a question about the schema asks for `fields` and its like once each",
         );
     }
-    context.budget.weigh(words(&request.query));
     // The Python client sends an empty name and means none.
     let name = request.operation_name.filter(|name| !name.is_empty());
+    // The interop script makes its table of operations out of these lines.
+    let log = |answer: &str| {
+        log::debug!(
+            "{}: operation {} answered {answer}",
+            context.caller.user,
+            name.as_deref()
+                .unwrap_or_else(|| name_of(&request.query))
+                .escape_debug(),
+        );
+    };
+    if let Some(unknown) = unknown_type_with_a_default(schema, &request.query) {
+        let refusal = format!("Unknown type \"{unknown}\".");
+        log(&format!("400 {refusal:?}"));
+        return Response::error(400, &refusal);
+    }
+    context.budget.weigh(words(&request.query));
     let variables = variables(request.variables.unwrap_or_default());
     let done = juniper::execute_sync(&request.query, name.as_deref(), schema, &variables, context);
-    // The interop script makes its table of operations out of these lines.
-    log::debug!(
-        "{}: operation {} answered {}",
-        context.caller.user,
-        name.as_deref()
-            .unwrap_or_else(|| name_of(&request.query))
-            .escape_debug(),
-        in_short(done.as_ref())
-    );
+    log(&in_short(done.as_ref()));
     match done {
         Err(error) => Response::json(400, &json!({"errors": refused(&error)})),
         Ok((data, errors)) => {
@@ -91,6 +99,26 @@ pub fn answer(schema: &Schema, context: &Context, body: &[u8]) -> Response {
             }
         }
     }
+}
+
+/// The type of a variable that has a default value, when the schema lacks it. `juniper` looks for such a type before it
+/// knows that it is there, and panics; the client repeats for minutes what nobody answered, and ends its run so late.
+fn unknown_type_with_a_default<'a>(schema: &Schema, query: &'a str) -> Option<&'a str> {
+    let mut last = None;
+    for token in Lexer::new(query).map_while(Result::ok) {
+        match token.item {
+            Token::Name(name) => last = Some(name),
+            // No other place of a document has this sign, and nothing but `!` and `]` is between it and the type.
+            Token::Equals => {
+                let unknown = last.filter(|name| schema.schema.type_by_name(name).is_none());
+                if unknown.is_some() {
+                    return unknown;
+                }
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 /// The name of the first operation in a document, as far as it can be told without reading it all.

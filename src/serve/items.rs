@@ -214,6 +214,7 @@ fn push(
     }
     let entity = settle_entity(context, &mut spec, &queue)?;
     context.need_member(&entity)?;
+    context.need_room()?;
     check_names(&spec)?;
     // Who pushed is what the key says, whatever the spec says.
     spec.insert("author".to_owned(), context.caller.user.as_str().into());

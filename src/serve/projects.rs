@@ -9,6 +9,7 @@ use super::artifacts::{
 };
 use super::entities::{Entity, User};
 use super::ids::{self, Kind};
+use super::pages::{self, PageInfo};
 use super::queues::{self, RunQueue};
 use super::runs::list::RunConnection;
 use super::runs::{self, Run};
@@ -46,6 +47,55 @@ pub fn project(
         entity,
         stored,
     }))
+}
+
+/// A page of an entity's projects.
+#[derive(GraphQLObject)]
+#[graphql(context = Context, scalar = Scalar)]
+pub struct ProjectConnection {
+    edges: Vec<ProjectEdge>,
+    page_info: PageInfo,
+}
+
+/// A project on a page.
+#[derive(GraphQLObject)]
+#[graphql(context = Context, scalar = Scalar)]
+struct ProjectEdge {
+    node: Project,
+    cursor: String,
+}
+
+/// A page of the projects of an entity, or of the caller's own.
+pub fn of_entity(
+    context: &Context,
+    entity: Option<String>,
+    after: Option<&str>,
+    first: Option<i32>,
+) -> Answer<ProjectConnection> {
+    let entity = entity
+        .filter(|entity| !entity.is_empty())
+        .unwrap_or_else(|| context.caller.user.clone());
+    context.need_member(&entity)?;
+    let size = pages::granted(context, first, 50)?;
+    let found = context.queue.projects(&entity, pages::after(after)?, size);
+    let (found, has_next_page) = context.told(found)?;
+    Ok(ProjectConnection {
+        page_info: PageInfo {
+            end_cursor: found.last().map(|project| project.id.to_string()),
+            has_next_page,
+        },
+        edges: found
+            .into_iter()
+            .map(|stored| ProjectEdge {
+                cursor: stored.id.to_string(),
+                node: Project {
+                    entity: entity.clone(),
+                    name: stored.name.clone(),
+                    stored: Some(stored),
+                },
+            })
+            .collect(),
+    })
 }
 
 #[graphql_object(context = Context, scalar = Scalar)]

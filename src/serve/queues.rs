@@ -212,6 +212,7 @@ pub fn create(context: &Context, input: CreateRunQueueInput) -> Answer<CreateRun
         input.project_name.as_deref(),
         &input.queue_name,
     )?;
+    context.need_room()?;
     let saved = match &input.default_resource_config_id {
         Some(id) => configs::need(context, split_name(&name).0, id)?,
         None => configs::plain(),
@@ -269,6 +270,7 @@ pub fn upsert(context: &Context, input: UpsertRunQueueInput) -> Answer<UpsertRun
         input.project_name.as_deref(),
         &input.queue_name,
     )?;
+    context.need_room()?;
     let variables = input
         .template_variables
         .map_or(Value::Null, |variables| variables.0);

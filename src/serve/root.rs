@@ -9,7 +9,7 @@ use super::configs;
 use super::entities::{self, Entity, ServerInfo, User};
 use super::files;
 use super::items;
-use super::projects::{self, Project};
+use super::projects::{self, Project, ProjectConnection};
 use super::queues::{self, SuccessPayload};
 use super::runs;
 use super::scalars::Scalar;
@@ -46,6 +46,15 @@ impl Query {
         entity_name: Option<String>,
     ) -> Answer<Option<Project>> {
         projects::project(context, name, entity_name)
+    }
+
+    fn models(
+        context: &Context,
+        entity_name: Option<String>,
+        after: Option<String>,
+        first: Option<i32>,
+    ) -> Answer<Option<ProjectConnection>> {
+        projects::of_entity(context, entity_name, after.as_deref(), first).map(Some)
     }
 
     fn artifact(context: &Context, id: ID) -> Answer<Option<Artifact>> {

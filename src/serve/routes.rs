@@ -18,6 +18,14 @@ use crate::queue::local::{Caller, LocalQueue};
 /// The largest GraphQL request: a launch spec with its files, and an artifact's list of files.
 const GRAPHQL_BYTES: u64 = 16 * 1024 * 1024;
 
+/// Where the client leaves what it measures of itself, without a key. It tells its user of any answer but that there is
+/// no such place.
+const TELEMETRY: &str = "/sdk/otel/";
+
+/// What the client sends with all that it says of a run in its shared mode. Each process counts its lines from 0 then:
+/// they would take the places of those of the others.
+const SHARED: &str = "x-wandb-use-async-filestream";
+
 /// The site that is served.
 pub struct Launch {
     queue: Arc<LocalQueue>,
@@ -115,6 +123,10 @@ impl Launch {
     }
 }
 
+fn nothing() -> Response {
+    Response::error(404, "there is nothing here")
+}
+
 fn unreadable(error: &Error) -> Response {
     log::error!("{error}");
     Response::error(503, "the server cannot read its files")
@@ -143,7 +155,17 @@ impl Site for Launch {
         if head.path.starts_with("/storage/") {
             return self.file(head);
         }
+        if head.path.starts_with(TELEMETRY) {
+            return Err(nothing());
+        }
         let caller = self.caller(head)?;
+        if head.header(SHARED).is_some() {
+            return Err(Response::error(
+                400,
+                "this server does not take one run from several processes: leave out `mode=\"shared\"`, \
+                 and give each process a run of its own, all in one `group`",
+            ));
+        }
         if let Some(place) = Place::read(&head.path) {
             if head.method != "POST" {
                 return Err(Response::error(405, "a run reports by POST").header("allow", "POST"));
@@ -161,7 +183,7 @@ impl Site for Launch {
             (_, "/graphql") => {
                 Err(Response::error(405, "a GraphQL request is a POST").header("allow", "POST"))
             }
-            _ => Err(Response::error(404, "there is nothing here")),
+            _ => Err(nothing()),
         }
     }
 
@@ -174,6 +196,7 @@ impl Site for Launch {
                     caller,
                     self.base_url(head),
                     self.signer.clone(),
+                    self.store.quota(),
                 );
                 graphql::answer(&self.schema, &context, body.bytes())
             }

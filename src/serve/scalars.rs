@@ -1,6 +1,8 @@
 //! The values of the GraphQL schema: `juniper`'s own know neither JSON objects nor whole numbers beyond 32 bits, and
 //! a memory limit is both.
 
+use std::borrow::Cow;
+
 use derive_more::{Display, From, TryInto};
 use juniper::{GraphQLScalar, ScalarValue};
 use serde::de::Error as _;
@@ -79,6 +81,33 @@ pub fn count_values(text: &[u8]) -> usize {
     count
 }
 
+/// JSON as the client writes it. A loss of `nan` comes as the bare word `NaN`, which is not JSON: like W&B's server, this
+/// one makes a text of it. To refuse it would end the upload of the whole run.
+pub fn strict(text: &str) -> Cow<'_, str> {
+    const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
+    if !WORDS[1..].iter().any(|word| text.contains(word)) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 64);
+    let (mut rest, mut is_quoted, mut is_escaped) = (text, false, false);
+    while let Some(next) = rest.chars().next() {
+        if !is_quoted && let Some(word) = WORDS.into_iter().find(|word| rest.starts_with(word)) {
+            out.extend(["\"", word, "\""]);
+            rest = &rest[word.len()..];
+            continue;
+        }
+        match next {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = is_quoted,
+            '"' => is_quoted = !is_quoted,
+            _ => {}
+        }
+        out.push(next);
+        rest = &rest[next.len_utf8()..];
+    }
+    Cow::Owned(out)
+}
+
 /// The variables of a request. `serde` would show `juniper` a number of arbitrary precision as an object.
 pub fn variables(object: Map<String, Value>) -> juniper::Variables<Scalar> {
     object
@@ -128,7 +157,7 @@ mod json {
 pub struct JsonString(pub Value);
 
 mod json_string {
-    use super::{JsonString, MOST_VALUES, Scalar, count_values};
+    use super::{JsonString, MOST_VALUES, Scalar, count_values, strict};
 
     pub(super) fn to_output(json: &JsonString) -> String {
         json.0.to_string()
@@ -141,7 +170,7 @@ mod json_string {
         if count_values(text.as_bytes()) > MOST_VALUES {
             return Err(format!("a JSONString of more than {MOST_VALUES} values"));
         }
-        serde_json::from_str(text)
+        serde_json::from_str(&strict(text))
             .map(JsonString)
             .map_err(|error| format!("a JSONString that is not JSON: {error}"))
     }
@@ -212,6 +241,24 @@ mod tests {
             (r#"["\\\",", 1]"#, 3),
         ] {
             assert_eq!(count_values(text.as_bytes()), count, "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_json_lacks_become_texts_and_texts_stay() {
+        for (text, wanted) in [
+            (r#"{"a": 1}"#, r#"{"a": 1}"#),
+            (
+                r#"{"a":NaN,"b":[Infinity,-Infinity]}"#,
+                r#"{"a":"NaN","b":["Infinity","-Infinity"]}"#,
+            ),
+            (
+                r#"{"NaN \" Infinity\\":NaN,"ü":"NaN"}"#,
+                r#"{"NaN \" Infinity\\":"NaN","ü":"NaN"}"#,
+            ),
+            ("xNaN", r#"x"NaN""#),
+        ] {
+            assert_eq!(strict(text), wanted);
         }
     }
 }

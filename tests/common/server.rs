@@ -32,7 +32,7 @@ impl Server {
 
     /// [`Server::start`] with these arguments, which say where it listens.
     pub fn start_with(folder: &Path, arguments: &[&str]) -> Server {
-        let log = std::fs::OpenOptions::new()
+        let mut log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(folder.join("serve.err"))
@@ -54,7 +54,8 @@ impl Server {
                 break address.trim().to_owned();
             }
         };
-        std::thread::spawn(move || std::io::copy(&mut lines, &mut &log));
+        log.write_all(said.as_bytes()).expect("written");
+        std::thread::spawn(move || std::io::copy(&mut lines, &mut log));
         Server {
             folder: folder.to_owned(),
             child,

@@ -12,7 +12,7 @@ from harness import Report, Server
 
 # Each file has a function `run(server, report)`, and is one item of what must work with the real client. Where something
 # has to pass meanwhile it also has a function `begin(server, report)`, which runs before all of them.
-PARTS = ["pushing", "agents", "ours", "runs", "artifacts", "code", "leases"]
+PARTS = ["pushing", "agents", "ours", "runs", "training", "artifacts", "code", "leases"]
 
 
 def main() -> int:

@@ -182,6 +182,43 @@ fn an_artifact_that_is_not_whole_is_not_committed() {
 }
 
 #[test]
+fn a_draft_has_the_files_of_the_version_that_it_began_from() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, client) = served(folder.path());
+    commit(&server, &client, "d0", &[]);
+    let document = |name: &str| {
+        json!({"version": 1, "contents": {
+            "a/b.txt": {"digest": HELLO, "size": 6}, name: {"digest": HELLO, "size": 6}}})
+    };
+    // Its client uploads only what is new in it.
+    let draft = text(&new(&client, "d1", &[])["id"]);
+    upload_manifest(&server, &client, &draft, &document("new").to_string());
+    let told = client.error(COMMIT, &json!({"a": draft}));
+    assert!(
+        told.contains("`new` of the artifact was not uploaded"),
+        "{told}"
+    );
+    let put = announce(&client, &draft, "new", HELLO);
+    assert_eq!(nobody(&server).request("PUT", &put, "", b"hello\n").0, 200);
+    client.data(COMMIT, &json!({"a": draft}));
+    let found = membership(&client, "thing:v1");
+    let files = found["files"]["edges"].as_array().expect("files");
+    assert_eq!(files.len(), 2);
+    for file in files {
+        let get = path(&file["node"]["directUrl"]);
+        assert_eq!(nobody(&server).request("GET", &get, "", b"").1, b"hello\n");
+    }
+    // Those of another collection are not of an earlier version.
+    let input = json!({"entityName": "team", "projectName": "demo", "artifactTypeName": "job", "digest": "d0",
+        "artifactCollectionNames": ["other"], "digestAlgorithm": "MANIFEST_MD5", "clientID": "c"});
+    let other = client.data(CREATE, &json!({"i": input}));
+    let other = text(&other["createArtifact"]["artifact"]["id"]);
+    manifest(&server, &client, &other, "a/b.txt", HELLO);
+    let told = client.error(COMMIT, &json!({"a": other}));
+    assert!(told.contains("was not uploaded"), "{told}");
+}
+
+#[test]
 fn names_and_aliases_that_lead_astray_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let (server, client) = served(folder.path());

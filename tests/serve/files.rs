@@ -90,7 +90,14 @@ fn a_file_is_uploaded_listed_and_downloaded_by_its_addresses() {
         .map(|file| file.1)
         .collect();
     assert_eq!(on_disk, [b"again".to_vec()]);
-    assert!(files(&client, &json!({"n": ["other"]})).is_empty());
+    let both = files(&client, &json!({"n": ["other", "media/a b:c.txt"]}));
+    assert_eq!((both.len(), &both[1]["name"]), (2, &json!("other")));
+    assert_eq!(
+        (&both[1]["md5"], &both[1]["sizeBytes"]),
+        (&json!("0"), &json!(0))
+    );
+    let nothing = path(&both[1]["directUrl"]);
+    assert_eq!(nobody(&server).request("GET", &nothing, "", b"").0, 404);
     assert_eq!(files(&client, &json!({"p": "media/%"})).len(), 1);
     // It goes with its run.
     let delete =
@@ -195,6 +202,23 @@ fn there_is_no_more_room_than_the_quota() {
         &["--listen", "127.0.0.1:0", "--disk-quota", "0"],
     );
     let client = server.client(&server.key("alice", &["team"]));
+    let team = super::Member {
+        client: &client,
+        entity: "team",
+    };
+    let config = folder.path().join("config.json");
+    std::fs::write(&config, "{}").expect("written");
+    let config = config.to_str().expect("UTF-8");
+    server.cli(&["queue", "create", "team/q", "--config", config]);
+    let spec = json!({"project": "demo", "docker": {"docker_image": "a:1"}});
+    let told = client.error(super::PUSH, &team.push_variables("q", &spec));
+    assert!(told.contains("no room left"), "{told}");
+    let save = "mutation s { createDefaultResourceConfig(input: {entityName: \"team\", resource: \"local-container\", config: \"{}\"}) { defaultResourceConfigID } }";
+    let told = client.error(save, &json!({}));
+    assert!(told.contains("no room left"), "{told}");
+    let more = json!({"e": "team", "q": "more", "c": "{}", "v": "{}", "m": "V0"});
+    let told = client.error(super::UPSERT_QUEUE, &more);
+    assert!(told.contains("no room left"), "{told}");
     begin(&client, "r1");
     let put = upload_path(&client, "r1", "a.txt");
     let (status, body) = nobody(&server).request("PUT", &put, "", b"x");

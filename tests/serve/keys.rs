@@ -37,6 +37,9 @@ fn without_a_valid_key_nothing_but_the_health_check_answers() {
         }
         assert_eq!(stranger.request("POST", "/graphql", "", b"{}").0, 401);
         assert_eq!(stranger.request("GET", "/healthz", "", b"").0, 200);
+        // The client leaves its telemetry without a key, and is loud where it is not told that there is no such place.
+        let telemetry = stranger.request("POST", "/sdk/otel/v1/metrics", "", b"{}");
+        assert_eq!(telemetry.0, 404);
     }
     let bearer = format!("Authorization: Bearer {}\r\n", client.key);
     let body = json!({"query": VIEWER}).to_string();
@@ -44,6 +47,19 @@ fn without_a_valid_key_nothing_but_the_health_check_answers() {
         .client("")
         .request("POST", "/graphql", &bearer, body.as_bytes());
     assert_eq!(status, 200);
+}
+
+#[test]
+fn a_server_that_lets_nobody_in_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(folder.path());
+    assert!(server.log().contains("there is no key yet"));
+    server.key("alice", &[]);
+    server.cli(&["serve", "key", "revoke", "1"]);
+    drop(server);
+    let server = Server::start(folder.path());
+    let log = server.log();
+    assert!(log.contains("there is no key that is not revoked"), "{log}");
 }
 
 #[test]

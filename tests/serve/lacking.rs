@@ -63,6 +63,9 @@ fn what_would_have_no_effect_is_refused_and_changes_nothing() {
                 named(json!({"sweep": "s1"})),
                 named(json!({"state": "finished"})),
                 json!({"id": run, "state": "finished"}),
+                named(
+                    json!({"config": r#"{"_wandb": {"value": {"branch_point": {"run_id": "r1", "step": 3}}}}"#}),
+                ),
             ],
         ),
         (
@@ -111,6 +114,25 @@ fn what_would_have_no_effect_is_refused_and_changes_nothing() {
         project(json!({"access": null, "description": "", "isPublished": false, "icon": null}));
     let data = client.data(query, &json!({"i": quiet}));
     assert_eq!(data["upsertModel"]["inserted"], false);
+}
+
+#[test]
+fn a_run_of_several_processes_is_refused_before_it_begins() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_server, client) = served(folder.path());
+    runs::begin(&client, "r1");
+    for path in ["/graphql", "/files/team/demo/r1/file_stream"] {
+        let body = json!({"query": "query { viewer { id } }"}).to_string();
+        let headers = "X-WANDB-USE-ASYNC-FILESTREAM: true\r\n";
+        let (status, told) = client.request("POST", path, headers, body.as_bytes());
+        let told = String::from_utf8(told).expect("text");
+        assert_eq!(status, 400, "{told}");
+        assert!(
+            told.contains("does not take one run from several"),
+            "{told}"
+        );
+        assert_eq!(client.request("POST", path, "", body.as_bytes()).0, 200);
+    }
 }
 
 #[test]

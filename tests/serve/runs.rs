@@ -80,6 +80,46 @@ fn what_a_run_reports_is_read_back() {
 }
 
 #[test]
+fn a_loss_that_is_no_number_ends_no_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_server, client) = served(folder.path());
+    let config = r#"{"inf": {"value": Infinity}}"#;
+    client.data(
+        UPSERT,
+        &json!({"e": "team", "p": "demo", "n": "r1", "c": config}),
+    );
+    let report = json!({"files": {
+        "wandb-history.jsonl": lines(0, &[r#"{"_step":0,"loss":NaN}"#, r#"{"_step":1,"loss":-Infinity}"#]),
+        "wandb-events.jsonl": lines(0, &[r#"{"system.cpu":NaN}"#]),
+        "output.log": lines(0, &["2026-11-22T00:02:36.455137 loss: NaN"]),
+        "wandb-summary.json": lines(0, &[r#"{"loss":NaN,"deep":{"a":[Infinity]}}"#]),
+    }});
+    assert_eq!(post(&client, "r1", &report).0, 200);
+    let run = read(&client, "r1");
+    assert_eq!(run["config"], r#"{"inf":{"value":"Infinity"}}"#);
+    assert_eq!(
+        run["summaryMetrics"],
+        r#"{"loss":"NaN","deep":{"a":["Infinity"]}}"#
+    );
+    assert_eq!(
+        run["history"],
+        json!([
+            r#"{"_step":0,"loss":"NaN"}"#,
+            r#"{"_step":1,"loss":"-Infinity"}"#
+        ])
+    );
+    assert_eq!(run["logLines"]["edges"][0]["node"]["line"], "loss: NaN");
+    let query = "query q($s: [JSONString!]!) { project(name: \"demo\", entityName: \"team\") { run(name: \"r1\") { systemMetrics sampledHistory(specs: $s) } } }";
+    let data = client.data(query, &json!({"s": [r#"{"keys": ["loss"]}"#]}));
+    let run = &data["project"]["run"];
+    assert_eq!(
+        run["sampledHistory"][0],
+        json!([{"loss": "NaN"}, {"loss": "-Infinity"}])
+    );
+    assert_eq!(run["systemMetrics"], r#"{"system.cpu":"NaN"}"#);
+}
+
+#[test]
 fn a_history_is_sampled_by_its_keys_and_paged_by_its_steps() {
     let folder = tempfile::tempdir().expect("a folder");
     let (_server, client) = served(folder.path());

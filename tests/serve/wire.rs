@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{FAIL, LAUNCH_AGENT, Member, POP, RUN, served};
+use super::{FAIL, LAUNCH_AGENT, Member, POP, RUN, served, text};
 
 #[test]
 fn an_item_goes_from_push_to_claim_and_its_run_is_pending() {
@@ -217,6 +217,10 @@ fn what_the_schema_lacks_is_said_in_the_words_that_fall_backs_look_for() {
             "mutation { nothing(input: {}) { success } }",
             "Cannot query field \"nothing\" on type \"Mutation\".",
         ),
+        (
+            "mutation m($n: Int = 1, $s: [Severity!]! = INFO) { nothing(s: $s, n: $n) { success } }",
+            "Unknown type \"Severity\".",
+        ),
     ] {
         let (status, answer) = client.try_graphql(query, &json!({})).expect("an answer");
         assert_eq!(status, 400);
@@ -298,6 +302,36 @@ fn pages_have_an_end_and_a_next_one() {
     }
     assert_eq!(found, items);
     client.error(page, &json!({"n": 2, "c": "x"}));
+}
+
+#[test]
+fn the_projects_of_an_entity_are_listed_a_page_at_a_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, client) = served(folder.path());
+    let upsert = "mutation u($n: String) { upsertModel(input: {entityName: \"team\", name: $n}) { inserted } }";
+    for name in ["one", "two", "three"] {
+        client.data(upsert, &json!({"n": name}));
+    }
+    let query = "query p($e: String, $a: String) { models(entityName: $e, after: $a, first: 2) {
+      pageInfo { endCursor hasNextPage } edges { node { name entityName createdAt isBenchmark user { name } } } } }";
+    let (mut names, mut after) = (Vec::new(), Value::Null);
+    loop {
+        let data = client.data(query, &json!({"e": "team", "a": after}));
+        let page = &data["models"];
+        let edges = page["edges"].as_array().expect("projects");
+        names.extend(edges.iter().map(|edge| text(&edge["node"]["name"])));
+        if page["pageInfo"]["hasNextPage"] == false {
+            break;
+        }
+        assert_eq!(edges.len(), 2);
+        after = page["pageInfo"]["endCursor"].clone();
+    }
+    assert_eq!(names, ["one", "two", "three"]);
+    let own = client.data(query, &json!({}));
+    assert_eq!(own["models"]["edges"], json!([]));
+    let stranger = server.client(&server.key("mallory", &["other"]));
+    let told = stranger.error(query, &json!({"e": "team"}));
+    assert!(told.contains("permission denied"), "{told}");
 }
 
 #[test]

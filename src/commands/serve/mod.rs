@@ -45,10 +45,16 @@ fn queue(args: &DatabaseArgs, environment: &Environment) -> Result<LocalQueue> {
 fn serve(args: &ListenArgs, environment: &Environment) -> Result<ExitCode> {
     super::logger(args.verbose).init();
     let queue = Arc::new(queue(&args.database, environment)?);
-    if queue.keys()?.iter().all(|key| key.revoked_at.is_some()) {
-        say(
-            "there is no key yet, so nobody can get in; `launch-agent serve key create USER` makes one",
-        );
+    let keys = queue.keys()?;
+    if keys.iter().all(|key| key.revoked_at.is_some()) {
+        say(format_args!(
+            "there is no key {}, so nobody can get in; `launch-agent serve key create USER` makes one",
+            if keys.is_empty() {
+                "yet"
+            } else {
+                "that is not revoked"
+            }
+        ));
     }
     let server = Server::bind(args.listen, Limits::default())?;
     let address = server.address()?;

@@ -132,6 +132,19 @@ impl LocalQueue {
         self.read(stored_bytes)
     }
 
+    /// Bytes that files and the database take, with all that is in it.
+    pub fn used_bytes(&self) -> Result<u64> {
+        self.read(|db| {
+            let bytes: i64 = db
+                .prepare_cached(
+                    "SELECT (SELECT coalesce(sum(size), 0) FROM blobs) + (page_count - freelist_count) * page_size \
+                     FROM pragma_page_count, pragma_freelist_count, pragma_page_size",
+                )?
+                .query_row([], |row| row.get(0))?;
+            Ok(u64::try_from(bytes).unwrap_or(0))
+        })
+    }
+
     /// Opens what a file holds.
     pub fn open_blob(&self, blob: &Blob) -> Result<File> {
         let path = place(&self.files_path(), &blob.sha256);

@@ -101,6 +101,24 @@ impl LocalQueue {
         })
     }
 
+    /// The projects of an entity behind a number, at most so many, and whether there are more.
+    pub fn projects(&self, entity: &str, after: i64, most: usize) -> Result<(Vec<Project>, bool)> {
+        self.read(|db| {
+            let mut statement = db.prepare_cached(
+                "SELECT name FROM projects WHERE entity = ?1 AND id > ?2 ORDER BY id LIMIT ?3",
+            )?;
+            let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
+            let names = statement.query_map(params![entity, after, limit], |row| row.get(0))?;
+            let names: Vec<String> = names.collect::<Result<_, _>>()?;
+            let found = names
+                .iter()
+                .take(most)
+                .map(|name| project(db, entity, name));
+            let found = found.collect::<Result<Vec<_>, Trouble>>()?;
+            Ok((found.into_iter().flatten().collect(), names.len() > most))
+        })
+    }
+
     /// The run of that name in a project.
     pub fn run(&self, entity: &str, project: &str, name: &str) -> Result<Option<Run>> {
         self.read(|db| match run_number(db, entity, project, name)? {

@@ -56,6 +56,10 @@ pub fn upsert(context: &Context, mut input: UpsertBucketInput) -> Answer<UpsertB
             sweep.escape_debug()
         ));
     }
+    let config = input.config.as_ref();
+    if config.is_some_and(|config| !config.0["_wandb"]["value"]["branch_point"].is_null()) {
+        return refuse("this server does not fork a run: leave out `fork_from`");
+    }
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
     let client_mutation_id = input.client_mutation_id.take();
     let id = given(input.id.take());

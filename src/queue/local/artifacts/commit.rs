@@ -24,8 +24,8 @@ impl LocalQueue {
                 "PENDING" => {}
                 _ => return Err(Error::input("the artifact was deleted").into()),
             }
-            let (size, count) = check(db, id, manifest)?;
             let collection = artifact.collection.id;
+            let (size, count) = check(db, (id, collection), manifest)?;
             db.execute(
                 "UPDATE artifacts SET state = 'COMMITTED', manifest = ?2, size = ?3, file_count = ?4, updated_at = ?5, \
                  version = (SELECT next_version FROM artifact_collections WHERE id = ?6) WHERE id = ?1",
@@ -164,15 +164,18 @@ fn file(name: &str, entry: &Value) -> Option<(String, String, Option<i64>)> {
 }
 
 /// Bytes and number of the files, all of which are there.
-fn check(db: &Transaction<'_>, artifact: i64, manifest: &Manifest) -> Result<(i64, i64), Trouble> {
+fn check(
+    db: &Transaction<'_>,
+    (artifact, collection): (i64, i64),
+    manifest: &Manifest,
+) -> Result<(i64, i64), Trouble> {
     let (mut bytes, mut count) = (0, 0);
+    let mut base = 0;
     for (name, digest, size) in &manifest.contents {
-        let there: Option<(String, i64)> = db
-            .prepare_cached(
-                "SELECT blobs.md5, size FROM artifact_files JOIN blobs ON sha256 = blob WHERE artifact = ?1 AND name = ?2",
-            )?
-            .query_row(params![artifact, name], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
+        let mut there = content(db, artifact, name)?;
+        if there.is_none() && inherit(db, (artifact, collection), &mut base, (name, digest))? {
+            there = content(db, artifact, name)?;
+        }
         let shown = name.escape_debug();
         let Some((md5, length)) = there else {
             return Err(Error::input(format!(
@@ -190,6 +193,65 @@ fn check(db: &Transaction<'_>, artifact: i64, manifest: &Manifest) -> Result<(i6
         count += 1;
     }
     Ok((bytes, count))
+}
+
+/// MD5 and bytes of an artifact's file that was uploaded.
+fn content(
+    db: &Transaction<'_>,
+    artifact: i64,
+    name: &str,
+) -> Result<Option<(String, i64)>, Trouble> {
+    Ok(db
+        .prepare_cached(
+            "SELECT blobs.md5, size FROM artifact_files JOIN blobs ON sha256 = blob WHERE artifact = ?1 AND name = ?2",
+        )?
+        .query_row(params![artifact, name], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?)
+}
+
+/// Gives an artifact a file of an earlier version: the client uploads of a draft (`artifact.new_draft()`) only what is
+/// new in it. Most such files are of one version, so `base`, which had the last one, is asked before all others.
+fn inherit(
+    db: &Transaction<'_>,
+    (artifact, collection): (i64, i64),
+    base: &mut i64,
+    (name, digest): (&str, &str),
+) -> Result<bool, Trouble> {
+    if copy(db, *base, artifact, (name, digest))? {
+        return Ok(true);
+    }
+    let newest = db
+        .prepare_cached(
+            "SELECT artifacts.id FROM artifacts JOIN artifact_files ON artifact = artifacts.id \
+             JOIN blobs ON sha256 = blob WHERE collection = ?1 AND state = 'COMMITTED' AND name = ?2 \
+             AND blobs.md5 = ?3 ORDER BY artifacts.id DESC LIMIT 1",
+        )?
+        .query_row(params![collection, name, digest], |row| row.get(0))
+        .optional()?;
+    let Some(newest) = newest else {
+        return Ok(false);
+    };
+    *base = newest;
+    copy(db, newest, artifact, (name, digest))
+}
+
+fn copy(
+    db: &Transaction<'_>,
+    from: i64,
+    to: i64,
+    (name, digest): (&str, &str),
+) -> Result<bool, Trouble> {
+    let copied = db
+        .prepare_cached(
+            "INSERT INTO artifact_files (artifact, name, md5, blob, updated_at) \
+             SELECT ?2, name, blobs.md5, blob, ?5 FROM artifact_files JOIN blobs ON sha256 = blob \
+             WHERE artifact = ?1 AND name = ?3 AND blobs.md5 = ?4 \
+             ON CONFLICT DO UPDATE SET md5 = excluded.md5, blob = excluded.blob, updated_at = excluded.updated_at",
+        )?
+        .execute(params![from, to, name, digest, now()])?;
+    Ok(copied > 0)
 }
 
 fn manifest_content(
