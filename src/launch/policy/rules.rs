@@ -239,8 +239,9 @@ const RULES: &[(&[&str], OptionRule)] = &[
     ),
     (
         &["group-add"],
-        Allowed(
-            "groups are those of the container; on the host they matter only for what is mounted",
+        ByValue(
+            values::group,
+            "groups are those of the container, but podman's way to keep the agent's own",
         ),
     ),
     (
