@@ -219,7 +219,7 @@ fn is_memory_at_shm(option: &DockerOption) -> bool {
 fn gets_around_gpus(option: &DockerOption) -> bool {
     let value = option.value().unwrap_or_default();
     match option.name.as_str() {
-        "env" => value.split('=').next() == Some("NVIDIA_VISIBLE_DEVICES"),
+        "env" => value.split('=').next() == Some(gpus::VISIBLE),
         "runtime" => value.contains("nvidia"),
         _ => true,
     }
