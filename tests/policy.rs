@@ -145,6 +145,35 @@ fn judged(line: &str) -> String {
 }
 
 #[test]
+fn homes_that_links_lead_to_are_guarded_where_they_are() {
+    let machine = Machine {
+        real_path: |path| {
+            let led = [("/home", "/big/people"), ("/root", "/var/roothome")]
+                .iter()
+                .find_map(|(link, to)| Some(Path::new(to).join(path.strip_prefix(link).ok()?)));
+            Ok(cleaned(&led.unwrap_or_else(|| path.to_owned())))
+        },
+        ..TABLE_MACHINE
+    };
+    for (folder, is_taken) in [
+        ("/home/bob/.ssh", false),
+        ("/big/people/bob/.ssh", false),
+        ("/big/people/bob", false),
+        ("/big/people", false),
+        ("/big", false),
+        ("/root/.docker", false),
+        ("/var/roothome/.docker", false),
+        ("/big/people/bob/data", true),
+        ("/home/bob/data", true),
+        ("/data", true),
+    ] {
+        let config = json!({"volume": format!("{folder}:/x")});
+        let refused = refusal(&policy(&json!({})), machine, &config);
+        assert_eq!(refused.is_none(), is_taken, "{folder}: {refused:?}");
+    }
+}
+
+#[test]
 fn hostile_specs_get_the_verdicts_of_the_table() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/policy/hostile.md");
     let text = std::fs::read_to_string(&path).expect("the table");

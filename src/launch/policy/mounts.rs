@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::places::{HomeRefusal, Homes, Place, system};
+use super::places::{HomeRefusal, Homes, Place, hidden_at_root, system};
 use super::{Asked, Guard, Judgement, Mount, Preset, Refusal, owner_writes, patterns};
 use crate::launch::resource_args::DockerOption;
 
@@ -286,14 +286,14 @@ impl Guard<'_> {
                 }
             }
         }
-        let homes = Homes {
-            own: self
-                .policy
-                .home
-                .as_deref()
-                .map(|home| self.real_or_as_written(home)),
-        };
-        match homes.refusal(real) {
+        if let Some(entry) = hidden_at_root(real)
+            && !listed.is_some_and(|listed| listed.starts_with(&entry))
+        {
+            return Err(opens(format!(
+                "{seen} is hidden at the root of the disk, where systems keep copies of themselves"
+            )));
+        }
+        match self.homes().refusal(real) {
             None => Ok(()),
             Some(HomeRefusal::Whole(why)) => Err(holds(format!("{seen} {why}"))),
             Some(HomeRefusal::Entry(entry)) => {
@@ -309,6 +309,17 @@ impl Guard<'_> {
                     "{seen} is {place}where a home folder keeps keys, settings or programs"
                 )))
             }
+        }
+    }
+
+    /// Some machines have their homes elsewhere, and links where others have them.
+    fn homes(&self) -> Homes {
+        let both = |path: &Path| [self.real_or_as_written(path), path.to_owned()];
+        let root = Path::new("/root");
+        let single = self.policy.home.as_deref().into_iter().chain([root]);
+        Homes {
+            single: single.flat_map(both).collect(),
+            parents: both(Path::new("/home")).into(),
         }
     }
 
