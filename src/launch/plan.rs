@@ -388,7 +388,7 @@ mod tests {
     use crate::host::machine::machine;
     use crate::launch::build::{Settings, decide};
     use crate::launch::builder::Builder;
-    use crate::launch::policy::{Policy, Preset};
+    use crate::launch::policy::{Limits, Policy, Preset};
     use crate::launch::spec::LaunchSpec;
     use serde_json::{Value, json};
     use std::time::Duration;
@@ -437,6 +437,7 @@ mod tests {
             network: &Network::default(),
             has_buildx: &|| false,
             folder: Path::new("/state"),
+            limits: &Limits::default(),
         };
         let program = decide(&spec, None, &settings)?;
         Ok(plan(

@@ -17,6 +17,23 @@ pub struct Limits {
     pub shm_size: Option<u64>,
 }
 
+impl Limits {
+    /// The options of `docker build` that hold the steps of the classic builder to the same. `BuildKit` has none: its
+    /// steps run below docker's daemon.
+    pub fn of_a_build(&self) -> Vec<(&'static str, String)> {
+        let mut options = Vec::new();
+        if let Some(memory) = self.memory {
+            options.push(("--memory", spelled(memory)));
+            options.push(("--memory-swap", spelled(memory.saturating_mul(2))));
+        }
+        if let Some(cpus) = self.cpus {
+            options.push(("--cpu-period", DEFAULT_PERIOD.to_string()));
+            options.push(("--cpu-quota", (cpus * DEFAULT_PERIOD).floor().to_string()));
+        }
+        options
+    }
+}
+
 /// Docker's default period of `--cpu-quota`, in microseconds.
 const DEFAULT_PERIOD: f64 = 100_000.0;
 
