@@ -579,7 +579,15 @@ mod tests {
 
     #[test]
     fn a_secret_does_not_get_into_the_variables_of_dockers_own_client() {
-        for name in ["DOCKER_HOST", "PATH", "LD_PRELOAD", "https_proxy"] {
+        for name in [
+            "DOCKER_HOST",
+            "PATH",
+            "LD_PRELOAD",
+            "https_proxy",
+            "PYTHONPATH",
+            "BASH_ENV",
+            "AWS_CONFIG_FILE",
+        ] {
             let options = json!({"env": [format!("{name}=${{DB_PASSWORD}}")]});
             let spec =
                 json!({"project": "p", "image_uri": "img:1", "resource_args": {"docker": options}});

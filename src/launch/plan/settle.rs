@@ -225,10 +225,19 @@ fn holds(text: &str, secrets: &[Secret], least: usize) -> bool {
     values.any(|value| value.len() >= least && text.contains(value))
 }
 
-/// Variables that change what docker's client does, or the libraries in it.
+/// Variables that change what docker's client does, the libraries in it, or the credential helpers that it calls:
+/// those are scripts too, and programs in Python.
 fn is_dockers_own(name: &str) -> bool {
-    const NAMES: [&str; 11] = [
+    const NAMES: [&str; 19] = [
         "PATH",
+        "ENV",
+        "BASH_ENV",
+        "SHELLOPTS",
+        "NODE_OPTIONS",
+        "GNUPGHOME",
+        "PASSWORD_STORE_DIR",
+        "AWS_CONFIG_FILE",
+        "AWS_SHARED_CREDENTIALS_FILE",
         "HOME",
         "TMPDIR",
         "GODEBUG",
@@ -240,7 +249,10 @@ fn is_dockers_own(name: &str) -> bool {
         "HOSTALIASES",
         "GCONV_PATH",
     ];
-    const BEGINNINGS: [&str; 9] = [
+    const BEGINNINGS: [&str; 12] = [
+        "CLOUDSDK_",
+        "PERL5",
+        "PYTHON",
         "DOCKER_",
         "BUILDKIT_",
         "BUILDX_",
