@@ -130,7 +130,12 @@ fn read_field(field: &str, wanted: &mut Fields) -> Result<(), Refusal> {
             }
         }
         "bind-recursive" => wanted.writable_below |= text == "writable",
-        "bind-propagation" if ["shared", "rshared"].contains(&text) => return Err(shared()),
+        // Docker does not keep its case.
+        "bind-propagation"
+            if ["shared", "rshared"].contains(&text.trim().to_ascii_lowercase().as_str()) =>
+        {
+            return Err(shared());
+        }
         "volume-driver" if !["", "local"].contains(&text) => {
             return Err(Refusal::new("a volume's driver can name any path", BY_NAME));
         }
