@@ -32,6 +32,7 @@ const TABLE_MACHINE: Machine = Machine {
         // An empty rest would leave a slash at the end.
         Ok(cleaned(&led.unwrap_or(path)))
     },
+    can_read: |path| !path.starts_with("/data/closed"),
     agent_of: |container| match container {
         "mine" => Some("a".to_owned()),
         "others" => Some("b".to_owned()),

@@ -261,6 +261,9 @@ impl Guard<'_> {
     /// holds one, because it would come along.
     fn protected(&self, real: &Path, seen: &str, listed: Option<&Path>) -> Result<(), Refusal> {
         let opens = |rule: String| Refusal::new(rule, owner_lists(&real.to_string_lossy()));
+        if listed.is_none() && !(self.machine.can_read)(real) {
+            return Err(opens(format!("{seen} is closed to the agent's own user")));
+        }
         let holds = |rule: String| {
             Refusal::new(
                 rule,
