@@ -145,7 +145,7 @@ fn no_gpu(device: &str, entry: &str) -> Refusal {
 }
 
 /// Is this where a GPU's driver has its devices?
-fn is_gpu_node(path: &Path) -> bool {
+pub fn is_gpu_node(path: &Path) -> bool {
     let Some(name) = path.to_str().and_then(|path| path.strip_prefix("/dev/")) else {
         return false;
     };

@@ -151,11 +151,33 @@ impl Guard<'_> {
             "gpus" => limits.gpus.and_then(|limit| too_many_gpus(all, limit)),
             "device" | "runtime" | "env" => limits
                 .gpus
-                .filter(|_| gets_around_gpus(option))
+                .filter(|_| self.gets_around_gpus(option))
                 .map(|limit| beyond("how many GPUs it gets cannot be told", "max_gpus", limit)),
             _ => None,
         };
         refusal.map_or(Ok(rule), Err)
+    }
+
+    /// The other ways to GPUs, which nobody counts.
+    fn gets_around_gpus(&self, option: &DockerOption) -> bool {
+        let value = option.value().unwrap_or_default();
+        match option.name.as_str() {
+            "env" => value.split('=').next() == Some(gpus::VISIBLE),
+            "runtime" => value.contains("nvidia"),
+            _ => !self.is_other_device(value),
+        }
+    }
+
+    /// Is this for certain no GPU? Of a device that its vendor describes, and of all devices together, nobody knows.
+    fn is_other_device(&self, value: &str) -> bool {
+        let path = value.split(':').next().unwrap_or_default();
+        path.starts_with('/')
+            && self.real(path).is_ok_and(|real| {
+                let is_one = real
+                    .parent()
+                    .is_some_and(|folder| folder.starts_with("/dev"));
+                is_one && !gpus::is_gpu_node(&real)
+            })
     }
 
     /// What a job has to ask for, where a limit is set, and does not.
@@ -230,16 +252,6 @@ fn too_many_gpus(all: &[DockerOption], limit: u64) -> Option<Refusal> {
 fn is_memory_at_shm(option: &DockerOption) -> bool {
     let value = option.value().unwrap_or_default().to_ascii_lowercase();
     value.contains("/shm") && (option.name == "tmpfs" || value.contains("tmpfs"))
-}
-
-/// The other ways to GPUs, which nobody counts.
-fn gets_around_gpus(option: &DockerOption) -> bool {
-    let value = option.value().unwrap_or_default();
-    match option.name.as_str() {
-        "env" => value.split('=').next() == Some(gpus::VISIBLE),
-        "runtime" => value.contains("nvidia"),
-        _ => true,
-    }
 }
 
 #[cfg(test)]
