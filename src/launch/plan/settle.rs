@@ -73,7 +73,6 @@ pub fn resolve(
     let is_there =
         |name: &str| context.environment.contains_key(name) || hidden_env.contains_key(name);
     warnings.extend(missing_variables(&asked, &variables, &is_there));
-    warnings.extend(restart_warning(&asked));
     Ok(Launch {
         image: image.to_owned(),
         warnings,
@@ -308,17 +307,6 @@ fn missing_variables(
             format!("`{name}` is to come from the agent's environment, but it is not set there: the container does not get it")
         })
         .collect()
-}
-
-fn restart_warning(asked: &[DockerOption]) -> Option<String> {
-    let policy = asked
-        .iter()
-        .find(|option| option.name == "restart")
-        .and_then(DockerOption::value)
-        .filter(|policy| !["no", ""].contains(policy))?;
-    Some(format!(
-        "`restart: {policy}` has no use for a job: it ends, and its container is removed, when its command first exits"
-    ))
 }
 
 fn secret_values(
