@@ -87,6 +87,19 @@ fn local_path(text: &str) -> Result<PathBuf, String> {
     ))
 }
 
+/// A whole number between two others, in words where it is none: clap's own are those of Rust's library.
+fn whole<T: TryFrom<i128>, const LEAST: i128, const MOST: i128>(text: &str) -> Result<T, String> {
+    let number = text.parse::<i128>().ok();
+    let number = number.filter(|number| (LEAST..=MOST).contains(number));
+    number
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(|| match (LEAST, MOST) {
+            (i128::MIN, _) => "not a whole number".to_owned(),
+            (least, i128::MAX) => format!("not a whole number from {least} on"),
+            (least, most) => format!("not a whole number from {least} to {most}"),
+        })
+}
+
 #[derive(Debug, Args)]
 pub struct AgentArgs {
     /// A queue to poll; repeat it for more
@@ -98,7 +111,7 @@ pub struct AgentArgs {
     pub entity: Option<String>,
 
     /// How many jobs run at once; -1 is no limit
-    #[arg(short = 'j', long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(short = 'j', long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<i64, { i128::MIN }, { i128::MAX }>)]
     pub max_jobs: Option<i64>,
 
     /// The configuration file [default: ~/.config/wandb/launch-config.yaml, where it exists]
@@ -212,7 +225,7 @@ pub struct PushArgs {
     pub git: Option<String>,
 
     /// How much --code may be, in MB, with at most 100 files for each
-    #[arg(long, value_name = "MB", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=4000))]
+    #[arg(long, value_name = "MB", default_value_t = 100, value_parser = whole::<u64, 1, 4000>)]
     pub code_limit: u64,
 
     /// Replaces the entry point of the image or the job; split as a shell would split it
@@ -244,7 +257,7 @@ pub struct PushArgs {
     pub set_var: Vec<String>,
 
     /// How long the job may run, in seconds from the start of its container; the agent's own limit may be shorter
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", value_parser = whole::<u64, 1, { i128::MAX }>)]
     pub timeout: Option<u64>,
 
     /// critical, high, medium or low

@@ -205,6 +205,7 @@ impl AgentConfig {
             network: &self.network.value,
             has_buildx,
             folder,
+            limits: &self.policy.settled.limits,
         }
     }
 

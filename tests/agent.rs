@@ -367,7 +367,7 @@ fn a_running_job_is_cancelled() {
         "{:?}",
         sandbox.calls("stop")
     );
-    assert!(sandbox.log(&id).contains("[launch-agent: exit code 137 (ended by SIGKILL)]\n[launch-agent: stopped: a person asked for it"));
+    assert!(sandbox.log(&id).contains("[launch-agent: exit code 137 (ended by SIGKILL)]\n[launch-agent: stopped: a person asked for it (after "));
 }
 
 #[test]

@@ -535,3 +535,40 @@ fn the_json_shapes_are_those_that_the_readme_names() {
         }
     }
 }
+
+#[test]
+fn a_number_that_is_none_is_told_so_in_words() {
+    let sandbox = Sandbox::new();
+    for (words, said) in [
+        (&["-q", "q", "-j", "many"][..], "not a whole number"),
+        (
+            &["push", "-q", "q", "-p", "p", "-d", "i", "--timeout", "1h"],
+            "not a whole number from 1 on",
+        ),
+        (
+            &[
+                "push",
+                "-q",
+                "q",
+                "-p",
+                "p",
+                "--code",
+                ".",
+                "--code-limit",
+                "5000",
+            ],
+            "not a whole number from 1 to 4000",
+        ),
+    ] {
+        sandbox.run(words).code(2).says(said);
+    }
+}
+
+#[test]
+fn a_device_is_no_queue() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .run(&["items", "--local", "/dev/null"])
+        .code(5)
+        .says("/dev/null is no file that can hold a queue");
+}

@@ -19,7 +19,7 @@ use launch_agent::launch::document;
 use launch_agent::launch::macros::Macros;
 use launch_agent::launch::network::Network;
 use launch_agent::launch::plan::{Context, Plan, Server, plan, resolve, scheduler};
-use launch_agent::launch::policy::{Guard, Policy, Preset};
+use launch_agent::launch::policy::{Guard, Limits, Policy, Preset};
 use launch_agent::launch::resource_args::merge;
 use launch_agent::launch::spec::{LaunchSpec, Object};
 use launch_agent::launch::template::{self, Schemas};
@@ -73,6 +73,7 @@ fn planned(spec: &Value, server: bool) -> Option<Plan> {
         network: &Network::default(),
         has_buildx: &|| false,
         folder: Path::new("/state"),
+        limits: &Limits::default(),
     };
     let program = decide(&spec, None, &settings).ok()?;
     let launch = resolve(&spec, &program, &context, &|| None).ok()?;

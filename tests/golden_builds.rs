@@ -17,6 +17,7 @@ use launch_agent::launch::build::{self, Program, Settings};
 use launch_agent::launch::builder::{Builder, BuilderKind};
 use launch_agent::launch::job::{Code, Job, Source};
 use launch_agent::launch::network::Network;
+use launch_agent::launch::policy::Limits;
 use launch_agent::launch::resource_args::DockerOption;
 use launch_agent::launch::spec::LaunchSpec;
 use serde_json::{Value, json};
@@ -99,6 +100,7 @@ fn decide(folder: &Path, has_buildx: bool) -> Result<Program> {
             network: &Network::default(),
             has_buildx: &|| has_buildx,
             folder: Path::new("/home/agent/builds"),
+            limits: &Limits::default(),
         },
     )
 }

@@ -15,6 +15,7 @@ mod faults;
 mod fuzz;
 mod golden;
 mod golden_builds;
+mod hangup;
 mod images;
 mod policy;
 mod properties;

@@ -32,6 +32,7 @@ const TABLE_MACHINE: Machine = Machine {
         // An empty rest would leave a slash at the end.
         Ok(cleaned(&led.unwrap_or(path)))
     },
+    can_read: |path| !path.starts_with("/data/closed"),
     agent_of: |container| match container {
         "mine" => Some("a".to_owned()),
         "others" => Some("b".to_owned()),
@@ -141,6 +142,35 @@ fn judged(line: &str) -> String {
             format!("|{keys}|{config}| {} |", with_reason(verdict))
         }
         _ => line.to_owned(),
+    }
+}
+
+#[test]
+fn homes_that_links_lead_to_are_guarded_where_they_are() {
+    let machine = Machine {
+        real_path: |path| {
+            let led = [("/home", "/big/people"), ("/root", "/var/roothome")]
+                .iter()
+                .find_map(|(link, to)| Some(Path::new(to).join(path.strip_prefix(link).ok()?)));
+            Ok(cleaned(&led.unwrap_or_else(|| path.to_owned())))
+        },
+        ..TABLE_MACHINE
+    };
+    for (folder, is_taken) in [
+        ("/home/bob/.ssh", false),
+        ("/big/people/bob/.ssh", false),
+        ("/big/people/bob", false),
+        ("/big/people", false),
+        ("/big", false),
+        ("/root/.docker", false),
+        ("/var/roothome/.docker", false),
+        ("/big/people/bob/data", true),
+        ("/home/bob/data", true),
+        ("/data", true),
+    ] {
+        let config = json!({"volume": format!("{folder}:/x")});
+        let refused = refusal(&policy(&json!({})), machine, &config);
+        assert_eq!(refused.is_none(), is_taken, "{folder}: {refused:?}");
     }
 }
 

@@ -13,7 +13,7 @@ use launch_agent::launch::docker_options::{Kind, OptionTable};
 use launch_agent::launch::macros::Macros;
 use launch_agent::launch::network::Network;
 use launch_agent::launch::plan::{Context, plan, resolve};
-use launch_agent::launch::policy::{Guard, Policy, Preset};
+use launch_agent::launch::policy::{Guard, Limits, Policy, Preset};
 use launch_agent::launch::resource_args::options;
 use launch_agent::launch::spec::{LaunchSpec, Object};
 use launch_agent::launch::template::{Schemas, fill};
@@ -202,6 +202,7 @@ proptest! {
             network: &Network::default(),
             has_buildx: &|| false,
             folder: Path::new("/state"),
+            limits: &Limits::default(),
         };
         let program = decide(&spec, None, &settings);
         let Ok(launch) = program.and_then(|program| resolve(&spec, &program, &context, &|| None))

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::local_path;
+use super::{local_path, whole};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -28,11 +28,11 @@ pub struct ListenArgs {
     pub public_url: Option<String>,
 
     /// What the files, console logs and histories of runs and artifacts may take on the disk
-    #[arg(long, value_name = "GIB", default_value_t = 50)]
+    #[arg(long, value_name = "GIB", default_value_t = 50, value_parser = whole::<u64, 0, { i128::MAX }>)]
     pub disk_quota: u64,
 
     /// A run that gave no sign of life for so many seconds has crashed
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = whole::<u64, 1, { i128::MAX }>)]
     pub lost_after: u64,
 
     #[command(flatten)]
@@ -119,6 +119,7 @@ pub struct KeyCreateArgs {
 #[derive(Debug, Args)]
 pub struct KeyRevokeArgs {
     /// The key's number, as `list` prints it
+    #[arg(value_parser = whole::<i64, 1, { i128::MAX }>)]
     pub id: i64,
 
     #[command(flatten)]

@@ -45,3 +45,12 @@ pub fn remove(path: &Path) -> Result<()> {
         _ => Ok(()),
     }
 }
+/// Bytes as people say them: `1.2 GB`.
+pub fn spell_size(bytes: u64) -> String {
+    match bytes {
+        1_000_000_000.. => format!("{}.{} GB", bytes / 1_000_000_000, bytes / 100_000_000 % 10),
+        1_000_000.. => format!("{} MB", bytes / 1_000_000),
+        1000.. => format!("{} kB", bytes / 1000),
+        _ => format!("{bytes} bytes"),
+    }
+}

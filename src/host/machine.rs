@@ -4,6 +4,9 @@ use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, eaccess};
+
 use crate::host::engine;
 use crate::launch::policy::{Machine, cleaned};
 
@@ -14,6 +17,7 @@ const MOST_LINKS: u32 = 40;
 pub fn machine() -> Machine {
     Machine {
         real_path,
+        can_read,
         agent_of: engine::agent_of,
         engine_address,
         engine_folder,
@@ -34,6 +38,16 @@ fn engine_folder() -> Option<PathBuf> {
     }
     let folder = engine::data_root()?;
     Some(FOLDER.get_or_init(|| folder).clone())
+}
+
+/// Whether docker would hand out what is closed to the agent's user; see [`Machine::can_read`].
+fn can_read(path: &Path) -> bool {
+    let wanted = if path.is_dir() {
+        AccessFlags::R_OK | AccessFlags::X_OK
+    } else {
+        AccessFlags::R_OK
+    };
+    !matches!(eaccess(path, wanted), Err(Errno::EACCES | Errno::EPERM))
 }
 
 /// Where docker finds a path; see [`Machine::real_path`].

@@ -11,6 +11,7 @@ pub mod private;
 pub mod process;
 pub mod registry;
 pub mod runner;
+pub mod signals;
 pub mod source;
 pub mod stop;
 pub mod strays;

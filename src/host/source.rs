@@ -17,6 +17,7 @@ pub use git::pin;
 pub use scratch::{Scratch, sweep};
 
 use crate::failure::{Error, Kind, Result};
+use crate::host::files::spell_size;
 use crate::host::logs::JobLog;
 use crate::host::stop::Stop;
 use crate::launch::job::{Job, Source, deciding_files};
@@ -122,9 +123,9 @@ fn too_large(job: &str, bytes: u64, files: usize) -> Error {
     Error::new(
         Kind::Input,
         format!(
-            "the code of job `{job}` has {} MB in {files} files; at most {} MB and {MOST_FILES} files are fetched",
-            bytes / 1_000_000,
-            MOST_BYTES / 1_000_000
+            "the code of job `{job}` has {} in {files} files; at most {} and {MOST_FILES} files are fetched",
+            spell_size(bytes),
+            spell_size(MOST_BYTES)
         ),
     )
     .hint("leave data out of the code: `.wandbignore`, `.gitignore`, or another folder; mount it with the queue's `volume`")

@@ -17,6 +17,7 @@ use crate::launch::dockerfile::HOME;
 use crate::launch::image;
 use crate::launch::job::{Code, Job, JobSource, Source};
 use crate::launch::network::Network;
+use crate::launch::policy::Limits;
 use crate::launch::resource_args::DockerOption;
 use crate::launch::spec::LaunchSpec;
 use choice::{chosen_dockerfile, inside};
@@ -39,6 +40,8 @@ pub struct Settings<'a> {
     pub has_buildx: &'a dyn Fn() -> bool,
     /// Where generated Dockerfiles are written.
     pub folder: &'a Path,
+    /// How much a job may have, and so its build.
+    pub limits: &'a Limits,
 }
 
 /// What runs.
@@ -314,6 +317,16 @@ mod tests {
     }
 
     fn decided(spec: &Value, code: &Code, builder: &Builder, has_buildx: bool) -> Result<Program> {
+        decided_within(&Limits::default(), spec, code, builder, has_buildx)
+    }
+
+    fn decided_within(
+        limits: &Limits,
+        spec: &Value,
+        code: &Code,
+        builder: &Builder,
+        has_buildx: bool,
+    ) -> Result<Program> {
         let mut all = json!({"project": "p", "job": "me/demo/My_Job:v3"});
         for (key, value) in spec.as_object().expect("an object") {
             all[key] = value.clone();
@@ -324,6 +337,7 @@ mod tests {
             network: &Network::default(),
             has_buildx: &|| has_buildx,
             folder: Path::new("/state/builds"),
+            limits,
         };
         decide(&spec, Some(code), &settings)
     }
@@ -369,6 +383,29 @@ mod tests {
             line(false),
             format!("docker build --force-rm {common} /code")
         );
+    }
+
+    #[test]
+    fn the_classic_builder_holds_a_build_to_the_limits_of_jobs() {
+        let limits = Limits {
+            memory: Some(3 << 30),
+            cpus: Some(1.5),
+            ..Limits::default()
+        };
+        let builder = Builder::default();
+        let program = |has_buildx| {
+            decided_within(&limits, &json!({}), &code(&[]), &builder, has_buildx).expect("good")
+        };
+        let line = build(program(false)).command.to_string();
+        let asked = " --memory 3g --memory-swap 6g --cpu-period 100000 --cpu-quota 150000 /code";
+        assert!(line.ends_with(asked), "{line}");
+        assert!(
+            !build(program(true))
+                .command
+                .to_string()
+                .contains("--memory")
+        );
+        assert_eq!(program(false).image, plain(&code(&[])).image);
     }
 
     #[test]

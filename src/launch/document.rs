@@ -60,6 +60,8 @@ struct Problem {
     message: String,
     /// Line and column, from 1.
     place: Option<(usize, usize)>,
+    /// What to look at.
+    hint: Option<&'static str>,
 }
 
 impl Problem {
@@ -69,15 +71,22 @@ impl Problem {
         if let Some((line, column)) = place {
             message = message.replacen(&format!(" at line {line} column {column}"), "", 1);
         }
-        Problem { message, place }
+        Problem {
+            message,
+            place,
+            hint: None,
+        }
     }
 
     fn into_error(self, name: &str) -> Error {
-        match self.place {
-            Some((line, column)) => {
-                Error::input(format!("{name}:{line}:{column}: {}", self.message))
-            }
-            None => Error::input(format!("{name}: {}", self.message)),
+        let message = match self.place {
+            Some((line, column)) => format!("{name}:{line}:{column}: {}", self.message),
+            None => format!("{name}: {}", self.message),
+        };
+        let error = Error::input(message);
+        match self.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
         }
     }
 }
@@ -102,7 +111,11 @@ fn json(text: &str) -> Result<Value, Problem> {
 fn yaml(text: &str) -> Result<Value, Problem> {
     let problem = |error: serde_yaml::Error| {
         let place = error.location().map(|place| (place.line(), place.column()));
-        Problem::new(&error.to_string(), place)
+        let message = error.to_string();
+        Problem {
+            hint: yaml_hint(&message),
+            ..Problem::new(&message, place)
+        }
     };
     let draft = Draft(&Budget::of(text))
         .deserialize(serde_yaml::Deserializer::from_str(text))
@@ -112,6 +125,24 @@ fn yaml(text: &str) -> Result<Value, Problem> {
         .map_err(problem)?;
     merge_keys::apply(&mut value).map_err(|message| Problem::new(&message, None))?;
     Ok(value)
+}
+
+/// What is behind the parser's words for text that is no YAML.
+fn yaml_hint(message: &str) -> Option<&'static str> {
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    if says(&["cannot start any token"]) {
+        return Some(
+            "YAML takes no tab before a key, and text that begins with `@`, `%` or a backquote needs quotes",
+        );
+    }
+    if says(&["a key that is text"]) {
+        return Some(
+            "text that begins with `{`, such as a template variable, needs quotes: \"{{name}}\"",
+        );
+    }
+    says(&["did not find expected", "mapping values are not allowed", "while scanning"]).then_some(
+        "look there and in the lines before it: what belongs together begins in one column, brackets and quotes are closed, and text that holds `: ` needs quotes",
+    )
 }
 
 /// The first reading: everything but the text of the numbers. Refuses what has no place in JSON.
@@ -394,6 +425,24 @@ mod tests {
         );
         assert!(error(&long).contains("its aliases make it too large"));
         assert!(parse(&"- xxx\n".repeat(30_000), "long").is_ok());
+    }
+
+    #[test]
+    fn what_is_no_yaml_has_a_hint() {
+        for (text, part) in [
+            ("env:\n\t- A=1", "no tab"),
+            ("label: @x", "needs quotes"),
+            ("volume: {{x}}", "\"{{name}}\""),
+            ("env:\n  - A=1\n - B", "begins in one column"),
+            ("a: b: c", "holds `: `"),
+            ("a: [1\nb: 2", "brackets and quotes"),
+            ("a: 'x", "brackets and quotes"),
+        ] {
+            let hint = parse(text, "q.yaml").expect_err(text).hint;
+            assert!(hint.is_some_and(|hint| hint.contains(part)), "{text}");
+        }
+        let doubled = parse("a: 1\na: 2", "q.yaml").expect_err("doubled");
+        assert_eq!(doubled.hint, None, "{doubled}");
     }
 
     #[test]

@@ -388,7 +388,7 @@ mod tests {
     use crate::host::machine::machine;
     use crate::launch::build::{Settings, decide};
     use crate::launch::builder::Builder;
-    use crate::launch::policy::{Policy, Preset};
+    use crate::launch::policy::{Limits, Policy, Preset};
     use crate::launch::spec::LaunchSpec;
     use serde_json::{Value, json};
     use std::time::Duration;
@@ -437,6 +437,7 @@ mod tests {
             network: &Network::default(),
             has_buildx: &|| false,
             folder: Path::new("/state"),
+            limits: &Limits::default(),
         };
         let program = decide(&spec, None, &settings)?;
         Ok(plan(
@@ -578,7 +579,15 @@ mod tests {
 
     #[test]
     fn a_secret_does_not_get_into_the_variables_of_dockers_own_client() {
-        for name in ["DOCKER_HOST", "PATH", "LD_PRELOAD", "https_proxy"] {
+        for name in [
+            "DOCKER_HOST",
+            "PATH",
+            "LD_PRELOAD",
+            "https_proxy",
+            "PYTHONPATH",
+            "BASH_ENV",
+            "AWS_CONFIG_FILE",
+        ] {
             let options = json!({"env": [format!("{name}=${{DB_PASSWORD}}")]});
             let spec =
                 json!({"project": "p", "image_uri": "img:1", "resource_args": {"docker": options}});

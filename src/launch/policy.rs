@@ -98,6 +98,8 @@ pub struct Machine {
     /// Where docker finds a path: [`cleaned`] by its text first, then with every symbolic link followed. What does not
     /// exist yet is where docker would make it. An error says why it cannot be told.
     pub real_path: fn(&Path) -> Result<PathBuf, String>,
+    /// May the agent's own user read what is at a path, or look into it? Of what does not exist yet: yes.
+    pub can_read: fn(&Path) -> bool,
     /// The agent whose job a container is, by name or id; `None` for all other containers.
     pub agent_of: fn(&str) -> Option<String>,
     /// How docker's client reaches its engine, such as `unix:///var/run/docker.sock`; `None` where it does not say.

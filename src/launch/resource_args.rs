@@ -118,11 +118,7 @@ pub fn options(config: &Object, table: &OptionTable) -> Result<Vec<DockerOption>
         let known = known(key, value, table)?;
         let name = table.canonical(key);
         if let Some(reason) = refusal::owned_by_agent(&name) {
-            return Err(Error::input(format!(
-                "the option `{key}` cannot be set by a queue: {reason}"
-            ))
-            .hint("take it out of the config")
-            .into());
+            return Err(agents_own(key, reason));
         }
         if matches!(known.kind, Kind::Flag | Kind::Value) {
             if let Some((_, other)) = once.iter().find(|(seen, _)| *seen == name) {
@@ -141,13 +137,28 @@ pub fn options(config: &Object, table: &OptionTable) -> Result<Vec<DockerOption>
             "--"
         };
         let reader = Reader { key, known };
-        options.extend(reader.read(value)?.into_iter().map(|given| DockerOption {
-            name: name.clone(),
-            spelling: format!("{dashes}{written}"),
-            given,
-        }));
+        for given in reader.read(value)? {
+            let option = DockerOption {
+                name: name.clone(),
+                spelling: format!("{dashes}{written}"),
+                given,
+            };
+            let value = option.value().unwrap_or_default();
+            if let Some(reason) = refusal::value_owned_by_agent(&name, value) {
+                return Err(agents_own(key, reason));
+            }
+            options.push(option);
+        }
     }
     Ok(options)
+}
+
+fn agents_own(key: &str, reason: &str) -> OptionError {
+    Error::input(format!(
+        "the option `{key}` cannot be set by a queue: {reason}"
+    ))
+    .hint("take it out of the config")
+    .into()
 }
 
 fn known<'a>(
@@ -340,6 +351,18 @@ mod tests {
         };
         assert_eq!(error.message, "`SHM_SIZ` is not an option of `docker run`");
         assert_eq!(error.hint.as_deref(), Some("did you mean `shm-size`?"));
+    }
+
+    #[test]
+    fn docker_is_not_told_to_run_a_job_again() {
+        for policy in ["always", "unless-stopped", "on-failure", "on-failure:3"] {
+            let error = Error::from(line(&json!({"restart": policy})).expect_err(policy));
+            let start =
+                "the option `restart` cannot be set by a queue: docker would run a job again";
+            assert!(error.message.starts_with(start), "{}", error.message);
+        }
+        let off = line(&json!({"restart": "no"}));
+        assert_eq!(off.expect("a good option"), "--restart no");
     }
 
     #[test]

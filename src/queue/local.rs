@@ -136,6 +136,17 @@ impl LocalQueue {
         let path = std::path::absolute(path).map_err(|cause| {
             Error::system(format_args!("cannot find {}", path.display()), cause)
         })?;
+        // Such as /dev/null, which SQLite takes for a database that is locked for ever.
+        if path
+            .metadata()
+            .is_ok_and(|about| !about.is_file() && !about.is_dir())
+        {
+            return Err(Error::new(
+                Kind::Queue,
+                format!("{} is no file that can hold a queue", path.display()),
+            )
+            .hint("name another file with `--local PATH`"));
+        }
         let connection = schema::open(&path, times.busy)?;
         Ok(LocalQueue {
             path,

@@ -265,9 +265,13 @@ impl Sandbox {
 
     /// Starts an agent with just these arguments.
     pub fn start(&self, arguments: &[&str]) -> Agent {
+        self.start_command(self.command(arguments))
+    }
+
+    /// Starts an agent by a command of the test's own.
+    pub fn start_command(&self, mut command: Command) -> Agent {
         let log = fs::File::create(self.path("agent.err")).expect("a file");
         let out = fs::File::create(self.path("agent.out")).expect("a file");
-        let mut command = self.command(arguments);
         Agent(
             command
                 .stdout(out)

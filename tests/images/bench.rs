@@ -21,7 +21,7 @@ use launch_agent::launch::command::Secret;
 use launch_agent::launch::job::{ArtifactName, Code, Job, JobSource, Source};
 use launch_agent::launch::network::Network;
 use launch_agent::launch::plan::{self, Context, ImagePlan, Place, Plan};
-use launch_agent::launch::policy::{Guard, Policy, Preset};
+use launch_agent::launch::policy::{Guard, Limits, Policy, Preset};
 use launch_agent::launch::spec::LaunchSpec;
 use launch_agent::launch::transfer::Transfers;
 use serde_json::{Value, json};
@@ -292,6 +292,7 @@ impl Bench {
             network: &self.network,
             has_buildx: &|| self.has_buildx,
             folder: &self.folder.path().join("builds"),
+            limits: &Limits::default(),
         };
         let mut program = build::decide(&spec, Some(code), &settings)?;
         if let Some(build) = &mut program.build {

@@ -413,3 +413,43 @@ fn looking_into_a_built_image_runs_nothing_that_came_with_its_packages() {
         "{removed:?}"
     );
 }
+
+#[test]
+fn what_is_closed_to_the_agents_user_is_not_mounted_by_docker_for_a_job() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut sandbox = Sandbox::with_fake_docker("true");
+    // Below the sandbox's own folder, which is a home, everything would be judged as what is in one.
+    let data = tempfile::tempdir().expect("a folder");
+    let data = data.path();
+    std::fs::set_permissions(data, PermissionsExt::from_mode(0o755)).expect("open");
+    for (name, mode) in [("open", 0o755), ("closed", 0o700)] {
+        let folder = data.join(name);
+        std::fs::create_dir(&folder).expect("a folder");
+        std::fs::set_permissions(&folder, PermissionsExt::from_mode(mode)).expect("its mode");
+    }
+    let check = |sandbox: &Sandbox, name: &str| {
+        let config = json!({"volume": format!("{}:/x", data.join(name).display())});
+        let file = sandbox.write("queue.json", &config.to_string());
+        let file = file.to_str().expect("UTF-8");
+        sandbox.run(&[
+            "policy",
+            "check",
+            "--queue-config",
+            file,
+            "--image",
+            "job:1",
+        ])
+    };
+    // Root may look everywhere.
+    check(&sandbox, "closed").code(0);
+    sandbox.give_to(1234);
+    for name in ["open", "new"] {
+        check(&sandbox, name).code(0);
+    }
+    let ran = check(&sandbox, "closed").code(2);
+    assert!(
+        ran.stdout.contains("is closed to the agent's own user"),
+        "{}",
+        ran.stdout
+    );
+}

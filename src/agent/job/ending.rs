@@ -1,5 +1,7 @@
 //! How a job ends: what its end is called, and that the queue is told. And what the journal is told on the way there.
 
+use std::time::Duration;
+
 use super::{Job, REPORT_EVERY, Verdict};
 use crate::failure::{Error, Failure, Kind, Result};
 use crate::host::engine::End;
@@ -29,10 +31,7 @@ impl Job {
             (None, Ok(end)) => Outcome::Exited(end.exit),
             (None, Err(failure)) => Outcome::Failed(failure),
         };
-        let after = duration
-            .map(|duration| format!(" after {}", spell_duration(duration)))
-            .unwrap_or_default();
-        let last = format!("[launch-agent: {outcome}{after}]");
+        let last = format!("[launch-agent: {}]", said(&outcome, duration));
         // An agent that was killed just here had said it already.
         if !log.last_lines(1).ends_with(&last) {
             log.note(last);
@@ -70,14 +69,7 @@ impl Job {
     /// Tells the queue how the item ended, and goes on trying while the queue does not take it.
     pub(super) fn report(&self, ended: &Ended) -> Verdict {
         let item = &self.item;
-        let after = ended
-            .duration
-            .map(|duration| format!(" after {}", spell_duration(duration)));
-        let line = format!(
-            "item {item}: {}{}",
-            ended.outcome,
-            after.unwrap_or_default()
-        );
+        let line = format!("item {item}: {}", said(&ended.outcome, ended.duration));
         if ended.outcome.is_success() {
             log::info!("{line}");
         } else {
@@ -190,5 +182,16 @@ fn verdict(outcome: &Outcome) -> Verdict {
         _ => Verdict::Failed {
             docker_in_doubt: false,
         },
+    }
+}
+
+/// An end with the time that it took. The reason of a stop is a clause of its own: without brackets it would take the
+/// time for its own.
+fn said(outcome: &Outcome, duration: Option<Duration>) -> String {
+    let after = duration.map(spell_duration);
+    match (outcome, after) {
+        (_, None) => outcome.to_string(),
+        (Outcome::Stopped(_), Some(after)) => format!("{outcome} (after {after})"),
+        (_, Some(after)) => format!("{outcome} after {after}"),
     }
 }

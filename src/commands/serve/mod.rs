@@ -13,7 +13,8 @@ use super::say;
 use crate::cli::BackendArgs;
 use crate::cli::serve::{DatabaseArgs, ListenArgs, ServeArgs, ServeCommand};
 use crate::config::{AgentConfig, Environment};
-use crate::failure::{Error, Result};
+use crate::failure::Result;
+use crate::host::signals;
 use crate::queue::local::LocalQueue;
 use crate::serve::exchange::Limits;
 use crate::serve::{Housekeeping, Launch, Server};
@@ -59,8 +60,7 @@ fn serve(args: &ListenArgs, environment: &Environment) -> Result<ExitCode> {
     let server = Server::bind(args.listen, Limits::default())?;
     let address = server.address()?;
     let stopper = server.stopper();
-    ctrlc::set_handler(move || stopper.stop())
-        .map_err(|cause| Error::system("cannot listen for signals", cause))?;
+    signals::listen(move || stopper.stop())?;
     say(format_args!(
         "serving {} at http://{address}",
         queue.path().display()

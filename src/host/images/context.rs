@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::failure::{Error, Result};
+use crate::host::files::spell_size;
 
 /// From here on the owner of the job is told what takes so long, in bytes.
 const LARGE: u64 = 1_000_000_000;
@@ -32,17 +33,17 @@ pub fn check(context: &Path, code: &Path) -> Result<Option<String>> {
     let names: Vec<String> = found
         .largest
         .iter()
-        .map(|(bytes, path)| format!("`{}` ({})", path.display(), size(*bytes)))
+        .map(|(bytes, path)| format!("`{}` ({})", path.display(), spell_size(*bytes)))
         .collect();
     let what = format!(
         "the job's code has {}, the most of it in {}",
-        size(found.bytes),
+        spell_size(found.bytes),
         names.join(", ")
     );
     if found.bytes > TOO_LARGE {
         return Err(Error::input(format!(
             "{what}; an image is built of at most {}",
-            size(TOO_LARGE)
+            spell_size(TOO_LARGE)
         ))
         .hint("leave data out of the code: mount it with `volume` in the queue's config, or use an artifact"));
     }
@@ -131,15 +132,6 @@ fn check_link(link: &Path, context: &Path) -> Result<()> {
     .hint("put the file itself into the code"))
 }
 
-/// Bytes as people say them: `1.2 GB`.
-fn size(bytes: u64) -> String {
-    match bytes {
-        1_000_000_000.. => format!("{}.{} GB", bytes / 1_000_000_000, bytes / 100_000_000 % 10),
-        1_000_000.. => format!("{} MB", bytes / 1_000_000),
-        _ => format!("{} kB", bytes / 1000),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,14 +155,14 @@ mod tests {
         large(&root.join("data/set.bin"), 1_200_000_000);
         assert_eq!(
             check(root, root).expect("large").expect("a warning"),
-            "the job's code has 1.2 GB, the most of it in `data/set.bin` (1.2 GB), `train.py` (0 kB): each build copies it. \
+            "the job's code has 1.2 GB, the most of it in `data/set.bin` (1.2 GB), `train.py` (4 bytes): each build copies it. \
              Data is better mounted with `volume`, or left out by `.dockerignore`"
         );
         large(&root.join("more.bin"), 9_000_000_000);
         let error = check(root, root).expect_err("too large");
         assert_eq!(
             error.message,
-            "the job's code has 10.2 GB, the most of it in `more.bin` (9.0 GB), `data/set.bin` (1.2 GB), `train.py` (0 kB); \
+            "the job's code has 10.2 GB, the most of it in `more.bin` (9.0 GB), `data/set.bin` (1.2 GB), `train.py` (4 bytes); \
              an image is built of at most 10.0 GB"
         );
     }

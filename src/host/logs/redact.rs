@@ -1,5 +1,5 @@
 //! Takes secrets out of a job's output, by value, also where a secret is split over two reads, and in the forms that
-//! programs give it by themselves: base64 (which is how HTTP's `Authorization: Basic` has it), URLs, JSON.
+//! programs give it by themselves: base64 (which is how HTTP's `Authorization: Basic` has it), URLs, JSON, Python.
 
 use base64::Engine as _;
 use base64::engine::GeneralPurpose;
@@ -113,7 +113,7 @@ impl Redactor {
 /// JavaScript's `encodeURIComponent`, Go's passwords, JavaScript's `encodeURI`.
 const PLAIN_IN_URLS: [&str; 5] = ["", "/", "!'()*", "$&+,;=", "!'()*$&+,;=/?:@#"];
 
-/// A value as programs write it: itself, as a part of a URL, inside JSON, and inside any base64.
+/// A value as programs write it: itself, in Python, as a part of a URL, inside JSON, and inside any base64.
 fn forms(secret: &str) -> Vec<Vec<u8>> {
     if secret.len() < LEAST_BYTES {
         return Vec::new();
@@ -122,6 +122,8 @@ fn forms(secret: &str) -> Vec<Vec<u8>> {
         secret.as_bytes().to_vec(),
         // `echo` and `$(..)` leave the white space of the end behind.
         secret.trim().as_bytes().to_vec(),
+        // As Python prints it in a list or a dictionary.
+        secret.replace('\\', "\\\\").into_bytes(),
     ];
     forms.extend(in_json(secret));
     for plain in PLAIN_IN_URLS {
@@ -255,6 +257,11 @@ mod tests {
         assert_eq!(redact(&["a<b&c>-open"], &[pages]), "[redacted]");
         assert_eq!(redact(&["a<b&c>-open!"], &[function]), "[redacted]");
         assert_eq!(redact(&["sesame-open\n"], &["sesame-open."]), "[redacted].");
+        let python = r#"{'password': 'a\\b"open'}"#;
+        assert_eq!(
+            redact(&[r#"a\b"open"#], &[python]),
+            "{'password': '[redacted]'}"
+        );
     }
 
     #[test]

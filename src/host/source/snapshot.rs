@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::failure::{Error, Result};
+use crate::host::files::spell_size;
 
 /// Folders that are never code: those of git, of W&B's client, and what Python and its tools make by themselves.
 const NEVER: [&str; 6] = [
@@ -87,12 +88,12 @@ fn check_size(folder: &Path, found: &Snapshot, megabytes: u64) -> Result<()> {
     let largest: Vec<String> = largest
         .iter()
         .take(3)
-        .map(|file| format!("`{}` ({} MB)", file.path, file.size / 1_000_000))
+        .map(|file| format!("`{}` ({})", file.path, spell_size(file.size)))
         .collect();
     Err(Error::input(format!(
-        "the code in {} has {} MB in {} files, and at most {megabytes} MB in {most} files are pushed; the largest are {}",
+        "the code in {} has {} in {} files, and at most {megabytes} MB in {most} files are pushed; the largest are {}",
         folder.display(),
-        bytes / 1_000_000,
+        spell_size(bytes),
         found.files.len(),
         largest.join(", ")
     ))

@@ -199,6 +199,10 @@ impl Makes<'_> {
                     format!("id={id},src={}", path.display()),
                 ]);
             }
+        } else {
+            for (option, value) in settings.limits.of_a_build() {
+                command = command.part([option.to_owned(), value]);
+            }
         }
         command.part([context.to_string_lossy()])
     }

@@ -73,7 +73,6 @@ pub fn resolve(
     let is_there =
         |name: &str| context.environment.contains_key(name) || hidden_env.contains_key(name);
     warnings.extend(missing_variables(&asked, &variables, &is_there));
-    warnings.extend(restart_warning(&asked));
     Ok(Launch {
         image: image.to_owned(),
         warnings,
@@ -225,10 +224,19 @@ fn holds(text: &str, secrets: &[Secret], least: usize) -> bool {
     values.any(|value| value.len() >= least && text.contains(value))
 }
 
-/// Variables that change what docker's client does, or the libraries in it.
+/// Variables that change what docker's client does, the libraries in it, or the credential helpers that it calls:
+/// those are scripts too, and programs in Python.
 fn is_dockers_own(name: &str) -> bool {
-    const NAMES: [&str; 11] = [
+    const NAMES: [&str; 19] = [
         "PATH",
+        "ENV",
+        "BASH_ENV",
+        "SHELLOPTS",
+        "NODE_OPTIONS",
+        "GNUPGHOME",
+        "PASSWORD_STORE_DIR",
+        "AWS_CONFIG_FILE",
+        "AWS_SHARED_CREDENTIALS_FILE",
         "HOME",
         "TMPDIR",
         "GODEBUG",
@@ -240,7 +248,10 @@ fn is_dockers_own(name: &str) -> bool {
         "HOSTALIASES",
         "GCONV_PATH",
     ];
-    const BEGINNINGS: [&str; 9] = [
+    const BEGINNINGS: [&str; 12] = [
+        "CLOUDSDK_",
+        "PERL5",
+        "PYTHON",
         "DOCKER_",
         "BUILDKIT_",
         "BUILDX_",
@@ -296,17 +307,6 @@ fn missing_variables(
             format!("`{name}` is to come from the agent's environment, but it is not set there: the container does not get it")
         })
         .collect()
-}
-
-fn restart_warning(asked: &[DockerOption]) -> Option<String> {
-    let policy = asked
-        .iter()
-        .find(|option| option.name == "restart")
-        .and_then(DockerOption::value)
-        .filter(|policy| !["no", ""].contains(policy))?;
-    Some(format!(
-        "`restart: {policy}` has no use for a job: it ends, and its container is removed, when its command first exits"
-    ))
 }
 
 fn secret_values(

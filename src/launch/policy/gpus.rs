@@ -4,8 +4,11 @@
 
 use std::path::Path;
 
-use super::{Asked, Guard, Judgement, Refusal, patterns};
+use super::{Asked, Guard, Judgement, Refusal, exact, patterns};
 use crate::launch::resource_args::DockerOption;
+
+/// The variable that says which devices the runtime of NVIDIA hands out, by the names of any description too.
+pub const VISIBLE: &str = "NVIDIA_VISIBLE_DEVICES";
 
 /// What one value of `--gpus` asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,6 +17,8 @@ pub struct Request {
     pub count: Option<u64>,
     /// Whose driver.
     driver: String,
+    /// A device by the name in its vendor's description, which is no GPU.
+    other: Option<String>,
 }
 
 /// Reads a value of `--gpus`; `None` for what docker would not understand.
@@ -27,12 +32,14 @@ pub fn request(value: &str) -> Option<Request> {
             .map(|count| u64::try_from(count).ok()),
     };
     let (mut count, mut devices, mut driver) = (None, None, String::new());
+    let mut other = None;
     for field in patterns::csv(value)? {
         match field.split_once('=') {
             None => count = Some(count_of(&field)?),
             Some(("count", text)) => count = Some(count_of(text)?),
             Some(("device", list)) => {
                 let all = list.split(',').any(|device| device == "all");
+                other = other.or_else(|| other_device(list));
                 devices = Some((!all).then_some(list.split(',').count() as u64));
             }
             Some(("driver", name)) => name.clone_into(&mut driver),
@@ -46,7 +53,29 @@ pub fn request(value: &str) -> Option<Request> {
         // Docker refuses both at once; until it does, the larger one counts.
         (Some(a), Some(b)) => a.zip(b).map(|(a, b)| a.max(b)),
     };
-    Some(Request { count, driver })
+    Some(Request {
+        count,
+        driver,
+        other,
+    })
+}
+
+/// The first device of a list that is described under another name than a GPU's. A name of a description is
+/// `VENDOR/CLASS=NAME`; the numbers and ids of GPUs have no `=`.
+fn other_device(list: &str) -> Option<String> {
+    let mut devices = list.split(',').map(str::trim);
+    devices
+        .find(|device| device.contains('=') && !is_described_gpu(device))
+        .map(str::to_owned)
+}
+
+/// Is this a GPU by the name in its vendor's description? With more slashes it is a path, to docker before it knew
+/// descriptions.
+fn is_described_gpu(device: &str) -> bool {
+    ["nvidia.com/gpu=", "amd.com/gpu=", "intel.com/gpu="]
+        .iter()
+        .filter_map(|vendor| device.strip_prefix(vendor))
+        .any(|name| !name.is_empty() && !name.contains(['/', ':']))
 }
 
 /// Does a value of `--gpus` ask for all there are, in whatever words?
@@ -58,16 +87,19 @@ pub fn is_all(value: &str) -> bool {
 pub fn option(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement {
     let value = option.value().unwrap_or_default();
     match request(value) {
-        Some(request) if ["", "nvidia", "amd"].contains(&request.driver.as_str()) => {
-            Ok("GPUs are in the documentation".to_owned())
+        Some(request) if !["", "nvidia", "amd"].contains(&request.driver.as_str()) => {
+            Err(Refusal::unless_allowed(
+                format!(
+                    "the driver `{}` hands out other devices than GPUs",
+                    request.driver
+                ),
+                &exact(option),
+            ))
         }
-        Some(request) => Err(Refusal::unless_allowed(
-            format!(
-                "the driver `{}` hands out other devices than GPUs",
-                request.driver
-            ),
-            &format!("gpus={value}"),
-        )),
+        Some(request) => match request.other {
+            Some(device) => Err(no_gpu(&device, &exact(option))),
+            None => Ok("GPUs are in the documentation".to_owned()),
+        },
         None => Err(Refusal::new(
             "what it asks for cannot be told",
             r#"write `"gpus": "all"`, a number, or `"gpus": "\"device=0,1\""`"#,
@@ -82,21 +114,38 @@ pub fn device(guard: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgem
         let path = value.split(':').next().unwrap_or_default();
         is_gpu_node(&guard.real(path)?)
     } else {
-        ["nvidia.com/gpu=", "amd.com/gpu=", "intel.com/gpu="]
-            .iter()
-            .any(|vendor| value.starts_with(vendor))
+        is_described_gpu(value)
     };
     if is_gpu {
         return Ok("a GPU".to_owned());
     }
     Err(Refusal::unless_allowed(
         "it is no GPU; other devices can be disks, or the host's memory",
-        &format!("device={value}"),
+        &exact(option),
     ))
 }
 
+/// Decides about `--env`: one variable is an order to the runtime of NVIDIA.
+pub fn variable(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement {
+    let value = option.value().unwrap_or_default();
+    let devices = value
+        .strip_prefix(VISIBLE)
+        .and_then(|it| it.strip_prefix('='));
+    match devices.and_then(other_device) {
+        Some(device) => Err(no_gpu(&device, &exact(option))),
+        None => Ok("it is about the job's own process".to_owned()),
+    }
+}
+
+fn no_gpu(device: &str, entry: &str) -> Refusal {
+    Refusal::unless_allowed(
+        format!("`{device}` is no GPU; other devices can be disks, or the host's memory"),
+        entry,
+    )
+}
+
 /// Is this where a GPU's driver has its devices?
-fn is_gpu_node(path: &Path) -> bool {
+pub fn is_gpu_node(path: &Path) -> bool {
     let Some(name) = path.to_str().and_then(|path| path.strip_prefix("/dev/")) else {
         return false;
     };
@@ -146,6 +195,27 @@ mod tests {
                 count,
                 "{value}"
             );
+        }
+    }
+
+    #[test]
+    fn knows_the_names_of_gpus_in_descriptions() {
+        for (list, other) in [
+            ("0,1", None),
+            ("GPU-8a3f,MIG-GPU-8a3f/1/0", None),
+            ("nvidia.com/gpu=0,nvidia.com/gpu=all", None),
+            ("amd.com/gpu=0", None),
+            (
+                "nvidia.com/gpu=0, vendor.com/disk=all",
+                Some("vendor.com/disk=all"),
+            ),
+            (
+                "nvidia.com/gpu=x/../../dev/sda",
+                Some("nvidia.com/gpu=x/../../dev/sda"),
+            ),
+            ("nvidia.com/gpu=", Some("nvidia.com/gpu=")),
+        ] {
+            assert_eq!(other_device(list).as_deref(), other, "{list}");
         }
     }
 

@@ -17,6 +17,23 @@ pub struct Limits {
     pub shm_size: Option<u64>,
 }
 
+impl Limits {
+    /// The options of `docker build` that hold the steps of the classic builder to the same. `BuildKit` has none: its
+    /// steps run below docker's daemon.
+    pub fn of_a_build(&self) -> Vec<(&'static str, String)> {
+        let mut options = Vec::new();
+        if let Some(memory) = self.memory {
+            options.push(("--memory", spelled(memory)));
+            options.push(("--memory-swap", spelled(memory.saturating_mul(2))));
+        }
+        if let Some(cpus) = self.cpus {
+            options.push(("--cpu-period", DEFAULT_PERIOD.to_string()));
+            options.push(("--cpu-quota", (cpus * DEFAULT_PERIOD).floor().to_string()));
+        }
+        options
+    }
+}
+
 /// Docker's default period of `--cpu-quota`, in microseconds.
 const DEFAULT_PERIOD: f64 = 100_000.0;
 
@@ -134,11 +151,33 @@ impl Guard<'_> {
             "gpus" => limits.gpus.and_then(|limit| too_many_gpus(all, limit)),
             "device" | "runtime" | "env" => limits
                 .gpus
-                .filter(|_| gets_around_gpus(option))
+                .filter(|_| self.gets_around_gpus(option))
                 .map(|limit| beyond("how many GPUs it gets cannot be told", "max_gpus", limit)),
             _ => None,
         };
         refusal.map_or(Ok(rule), Err)
+    }
+
+    /// The other ways to GPUs, which nobody counts.
+    fn gets_around_gpus(&self, option: &DockerOption) -> bool {
+        let value = option.value().unwrap_or_default();
+        match option.name.as_str() {
+            "env" => value.split('=').next() == Some(gpus::VISIBLE),
+            "runtime" => value.contains("nvidia"),
+            _ => !self.is_other_device(value),
+        }
+    }
+
+    /// Is this for certain no GPU? Of a device that its vendor describes, and of all devices together, nobody knows.
+    fn is_other_device(&self, value: &str) -> bool {
+        let path = value.split(':').next().unwrap_or_default();
+        path.starts_with('/')
+            && self.real(path).is_ok_and(|real| {
+                let is_one = real
+                    .parent()
+                    .is_some_and(|folder| folder.starts_with("/dev"));
+                is_one && !gpus::is_gpu_node(&real)
+            })
     }
 
     /// What a job has to ask for, where a limit is set, and does not.
@@ -213,16 +252,6 @@ fn too_many_gpus(all: &[DockerOption], limit: u64) -> Option<Refusal> {
 fn is_memory_at_shm(option: &DockerOption) -> bool {
     let value = option.value().unwrap_or_default().to_ascii_lowercase();
     value.contains("/shm") && (option.name == "tmpfs" || value.contains("tmpfs"))
-}
-
-/// The other ways to GPUs, which nobody counts.
-fn gets_around_gpus(option: &DockerOption) -> bool {
-    let value = option.value().unwrap_or_default();
-    match option.name.as_str() {
-        "env" => value.split('=').next() == Some("NVIDIA_VISIBLE_DEVICES"),
-        "runtime" => value.contains("nvidia"),
-        _ => true,
-    }
 }
 
 #[cfg(test)]

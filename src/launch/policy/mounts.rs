@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::places::{HomeRefusal, Homes, Place, system};
+use super::places::{HomeRefusal, Homes, Place, hidden_at_root, system};
 use super::{Asked, Guard, Judgement, Mount, Preset, Refusal, owner_writes, patterns};
 use crate::launch::resource_args::DockerOption;
 
@@ -130,7 +130,12 @@ fn read_field(field: &str, wanted: &mut Fields) -> Result<(), Refusal> {
             }
         }
         "bind-recursive" => wanted.writable_below |= text == "writable",
-        "bind-propagation" if ["shared", "rshared"].contains(&text) => return Err(shared()),
+        // Docker does not keep its case.
+        "bind-propagation"
+            if ["shared", "rshared"].contains(&text.trim().to_ascii_lowercase().as_str()) =>
+        {
+            return Err(shared());
+        }
         "volume-driver" if !["", "local"].contains(&text) => {
             return Err(Refusal::new("a volume's driver can name any path", BY_NAME));
         }
@@ -256,6 +261,9 @@ impl Guard<'_> {
     /// holds one, because it would come along.
     fn protected(&self, real: &Path, seen: &str, listed: Option<&Path>) -> Result<(), Refusal> {
         let opens = |rule: String| Refusal::new(rule, owner_lists(&real.to_string_lossy()));
+        if listed.is_none() && !(self.machine.can_read)(real) {
+            return Err(opens(format!("{seen} is closed to the agent's own user")));
+        }
         let holds = |rule: String| {
             Refusal::new(
                 rule,
@@ -286,14 +294,14 @@ impl Guard<'_> {
                 }
             }
         }
-        let homes = Homes {
-            own: self
-                .policy
-                .home
-                .as_deref()
-                .map(|home| self.real_or_as_written(home)),
-        };
-        match homes.refusal(real) {
+        if let Some(entry) = hidden_at_root(real)
+            && !listed.is_some_and(|listed| listed.starts_with(&entry))
+        {
+            return Err(opens(format!(
+                "{seen} is hidden at the root of the disk, where systems keep copies of themselves"
+            )));
+        }
+        match self.homes().refusal(real) {
             None => Ok(()),
             Some(HomeRefusal::Whole(why)) => Err(holds(format!("{seen} {why}"))),
             Some(HomeRefusal::Entry(entry)) => {
@@ -309,6 +317,17 @@ impl Guard<'_> {
                     "{seen} is {place}where a home folder keeps keys, settings or programs"
                 )))
             }
+        }
+    }
+
+    /// Some machines have their homes elsewhere, and links where others have them.
+    fn homes(&self) -> Homes {
+        let both = |path: &Path| [self.real_or_as_written(path), path.to_owned()];
+        let root = Path::new("/root");
+        let single = self.policy.home.as_deref().into_iter().chain([root]);
+        Homes {
+            single: single.flat_map(both).collect(),
+            parents: both(Path::new("/home")).into(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The places of a machine that no job may see, unless its owner says so. Pure: paths compared as paths.
 
+use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 /// A place that is not handed to jobs.
@@ -62,22 +63,30 @@ const SYSTEM: &[(&str, bool, &str)] = &[
     ("/bin", false, "a system folder"),
     ("/boot", false, "a system folder"),
     ("/dev", false, "a system folder"),
+    ("/efi", false, "a system folder"),
     ("/etc", false, "a system folder"),
+    ("/gnu", false, "a system folder"),
     ("/lib", false, "a system folder"),
     ("/lib32", false, "a system folder"),
     ("/lib64", false, "a system folder"),
     ("/libx32", false, "a system folder"),
+    ("/lost+found", false, "a system folder"),
     ("/nix", false, "a system folder"),
     ("/opt", false, "a system folder"),
+    ("/ostree", false, "a system folder"),
     ("/proc", false, "a system folder"),
     ("/run", false, "a system folder"),
     ("/sbin", false, "a system folder"),
     ("/snap", false, "a system folder"),
     ("/sys", false, "a system folder"),
+    ("/sysroot", false, "a system folder"),
+    ("/timeshift", false, "a system folder"),
     ("/usr", false, "a system folder"),
     ("/var/backups", false, "a system folder"),
     ("/var/cache", false, "a system folder"),
     ("/var/crash", false, "a system folder"),
+    ("/var/db", false, "a system folder"),
+    ("/var/kerberos", false, "a system folder"),
     ("/var/lib", false, "a system folder"),
     ("/var/log", false, "a system folder"),
     ("/var/mail", false, "a system folder"),
@@ -113,11 +122,25 @@ pub fn system() -> impl Iterator<Item = Place> {
     })
 }
 
-/// The home folders: the owner's, root's, and those below `/home`.
+/// What is hidden at the root of the disk that this path is at or in: there systems keep older copies of themselves,
+/// such as `/.snapshots`.
+pub fn hidden_at_root(path: &Path) -> Option<PathBuf> {
+    let first = path.strip_prefix("/").ok()?.components().next()?;
+    let name = first.as_os_str();
+    is_hidden(name).then(|| Path::new("/").join(name))
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
+}
+
+/// The home folders of a machine, with their links followed and as they are written.
 #[derive(Debug, Clone)]
 pub struct Homes {
-    /// The owner's, with its links followed.
-    pub own: Option<PathBuf>,
+    /// Each by itself: the owner's, and root's.
+    pub single: Vec<PathBuf>,
+    /// The folders of which each entry is one: `/home`.
+    pub parents: Vec<PathBuf>,
 }
 
 /// Why a path is not handed over for the home folder that it is, holds, or is in.
@@ -132,38 +155,49 @@ pub enum HomeRefusal {
 impl Homes {
     /// `None` for what is nobody's secret in a home folder: what is not hidden, and the caches of programs.
     pub fn refusal(&self, path: &Path) -> Option<HomeRefusal> {
-        let mut homes = self
-            .own
-            .iter()
-            .map(PathBuf::as_path)
-            .chain([Path::new("/home/x")]);
-        if homes.any(|home| home != path && home.starts_with(path)) {
+        let mut single = self.single.iter();
+        if single.any(|home| home != path && home.starts_with(path))
+            || self.parents.iter().any(|parent| parent.starts_with(path))
+        {
             return Some(HomeRefusal::Whole("holds home folders"));
         }
         let home = self.home_of(path)?;
+        // Beside the homes are older copies of them.
+        if !self.single.contains(&home) && home.file_name().is_some_and(is_hidden) {
+            return Some(HomeRefusal::Entry(home));
+        }
         let mut below = path.strip_prefix(&home).ok()?.components();
         let Some(Component::Normal(first)) = below.next() else {
             let why = "is a home folder, with keys and start-up files in it";
             return Some(HomeRefusal::Whole(why));
         };
-        let hidden = first.as_encoded_bytes().starts_with(b".");
-        let inside_cache = first == ".cache" && below.next().is_some();
+        if first == ".cache"
+            && let Some(cache) = below.next()
+        {
+            let in_cache = below.next().map(Component::as_os_str);
+            return holds_login(cache.as_os_str(), in_cache)
+                .then(|| HomeRefusal::Entry(home.join(first).join(cache)));
+        }
         // Below `snap` programs keep what they hide elsewhere, docker its logins.
         let has_programs = first == "bin" || first == "snap";
-        ((hidden && !inside_cache) || has_programs).then(|| HomeRefusal::Entry(home.join(first)))
+        (is_hidden(first) || has_programs).then(|| HomeRefusal::Entry(home.join(first)))
     }
 
     /// The home folder that a path is in.
     fn home_of(&self, path: &Path) -> Option<PathBuf> {
-        if let Some(home) = self.own.as_ref().filter(|home| path.starts_with(home)) {
+        if let Some(home) = self.single.iter().find(|home| path.starts_with(home)) {
             return Some(home.clone());
         }
-        if path.starts_with("/root") {
-            return Some(PathBuf::from("/root"));
-        }
-        let name = path.strip_prefix("/home").ok()?.components().next()?;
-        Some(Path::new("/home").join(name))
+        self.parents.iter().find_map(|parent| {
+            let name = path.strip_prefix(parent).ok()?.components().next()?;
+            Some(parent.join(name))
+        })
     }
+}
+
+/// Is the owner's login in this program's cache, or in what is mounted of it? Hugging Face keeps it beside the models.
+fn holds_login(cache: &OsStr, entry: Option<&OsStr>) -> bool {
+    cache == "huggingface" && entry.is_none_or(|entry| entry == "token" || entry == "stored_tokens")
 }
 
 /// The path without `.`, `..` and doubled slashes, by its text alone: what docker does with a path before it follows
@@ -189,7 +223,10 @@ mod tests {
     #[test]
     fn a_home_keeps_what_is_hidden_except_caches() {
         let homes = Homes {
-            own: Some("/data/me".into()),
+            single: ["/data/me", "/root", "/var/roothome", "/srv/.me"]
+                .map(Into::into)
+                .into(),
+            parents: ["/home", "/big/home"].map(Into::into).into(),
         };
         for (path, refused) in [
             ("/data/me", true),
@@ -204,13 +241,39 @@ mod tests {
             ("/data/me/.cache", true),
             ("/data/me/bin", true),
             ("/home/bob/snap/docker/1/.docker/config.json", true),
-            ("/data/me/.cache/huggingface", false),
+            ("/var/roothome/.ssh", true),
+            ("/var", true),
+            ("/big", true),
+            ("/big/home", true),
+            ("/big/home/bob/.ssh", true),
+            ("/home/.snapshots/1/bob/data", true),
+            ("/data/me/.cache/huggingface", true),
+            ("/data/me/.cache/huggingface/token", true),
+            ("/data/me/.cache/huggingface/stored_tokens", true),
+            ("/data/me/.cache/huggingface/hub", false),
+            ("/data/me/.cache/torch", false),
+            ("/big/home/bob/data", false),
+            ("/srv/.me/data", false),
+            ("/big/sets", false),
             ("/data/me/data", false),
             ("/home/bob/data/.hidden", false),
             ("/data/you", false),
             ("/mnt", false),
         ] {
             assert_eq!(homes.refusal(Path::new(path)).is_some(), refused, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_hidden_at_the_root_is_known() {
+        for (path, entry) in [
+            ("/.snapshots/1/snapshot/etc", Some("/.snapshots")),
+            ("/.zfs", Some("/.zfs")),
+            ("/data/.hidden", None),
+            ("/", None),
+        ] {
+            let found = hidden_at_root(Path::new(path));
+            assert_eq!(found.as_deref(), entry.map(Path::new), "{path}");
         }
     }
 

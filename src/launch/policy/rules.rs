@@ -61,7 +61,6 @@ const RULES: &[(&[&str], OptionRule)] = &[
             "entrypoint",
             "workdir",
             "user",
-            "env",
             "init",
             "hostname",
             "domainname",
@@ -69,6 +68,13 @@ const RULES: &[(&[&str], OptionRule)] = &[
             "stop-timeout",
         ],
         Allowed("it is about the job's own process"),
+    ),
+    (
+        &["env"],
+        ByValue(
+            gpus::variable,
+            "one variable asks for devices, and is held to what `device` may ask for",
+        ),
     ),
     (
         &[
@@ -239,8 +245,9 @@ const RULES: &[(&[&str], OptionRule)] = &[
     ),
     (
         &["group-add"],
-        Allowed(
-            "groups are those of the container; on the host they matter only for what is mounted",
+        ByValue(
+            values::group,
+            "groups are those of the container, but podman's way to keep the agent's own",
         ),
     ),
     (

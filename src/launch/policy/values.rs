@@ -142,6 +142,20 @@ fn container(
     refused(option, "the container is no job of this agent")
 }
 
+/// Decides about `--group-add`.
+pub fn group(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement {
+    if value(option).trim().eq_ignore_ascii_case("keep-groups") {
+        return refused(
+            option,
+            "podman would leave the job in the agent's own groups, such as those of disks",
+        );
+    }
+    Ok(
+        "groups are those of the container; on the host they matter only for what is mounted"
+            .to_owned(),
+    )
+}
+
 /// Decides about `--oom-score-adj`.
 pub fn oom_score(_: &Guard<'_>, _: &Asked<'_>, option: &DockerOption) -> Judgement {
     match value(option).parse::<i32>() {

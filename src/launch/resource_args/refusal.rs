@@ -19,6 +19,13 @@ pub(super) fn owned_by_agent(name: &str) -> Option<&'static str> {
     }
 }
 
+/// Why this value of an option is the agent's own business.
+pub(super) fn value_owned_by_agent(name: &str, value: &str) -> Option<&'static str> {
+    (name == "restart" && !["no", ""].contains(&value)).then_some(
+        "docker would run a job again that has ended, also while no agent is there; the agent itself begins a job again that docker or the machine interrupted",
+    )
+}
+
 /// Keys that hold the options elsewhere: a launch spec has them, a queue config has not.
 pub(super) fn is_wrapping(key: &str) -> bool {
     DOCKER_RESOURCES.contains(&key) || ["resource_args", "resource_config", "config"].contains(&key)
