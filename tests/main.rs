@@ -9,6 +9,7 @@ mod agent;
 mod agent_on_wandb;
 mod architecture;
 mod cli;
+mod clouds;
 mod common;
 mod docker;
 mod faults;
