@@ -511,6 +511,35 @@ fn a_stop_ends_the_container_whether_it_listens_or_not() {
 }
 
 #[test]
+fn who_ends_a_job_by_docker_itself_is_told_from_the_job() {
+    let told = "[launch-agent: docker was told to end the job, and not by this agent";
+    for (rm, how, code) in [
+        ("null", Some(&["kill"][..]), 137),
+        ("true", Some(&["rm", "--force"]), 137),
+        ("null", Some(&["stop"]), 143),
+        ("null", None, 137),
+    ] {
+        let bench = Bench::with_queue(&format!(r#"{{"init": true, "rm": {rm}}}"#));
+        let script = match how {
+            Some(_) => "echo ready; exec sleep 600",
+            None => "echo ready; kill -KILL $$",
+        };
+        let id = bench.push(image(), &["--", "sh", "-c", script]);
+        let mut agent = bench.start_agent(&["--once"]);
+        bench.wait_for("the job to be ready", || bench.log(&id).contains("ready\n"));
+        if let Some(how) = how {
+            let container = container(&bench, &id);
+            let done = docker(&[how, &[&container]].concat());
+            assert!(done.status.success(), "{done:?}");
+        }
+        assert_eq!(agent.wait(&bench), Some(1));
+        let (item, log) = (bench.item(&id), bench.log(&id));
+        assert_eq!(item["exit_code"], code, "{how:?}: {item}");
+        assert_eq!(log.contains(told), how.is_some(), "{how:?}: {log}");
+    }
+}
+
+#[test]
 fn push_wait_follows_the_log_and_exits_with_the_jobs_code() {
     let sandbox = Bench::with_queue("{}");
     let _agent = sandbox.start_agent(&[]);

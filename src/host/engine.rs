@@ -15,7 +15,7 @@ use crate::host::process::{self, Output};
 use crate::launch::docker;
 use crate::queue::Exit;
 pub use events::{
-    Memory, end_from_events, may_have_ended_without_the_engine, seconds, was_restarted,
+    Memory, end_from_events, may_have_ended_without_the_engine, seconds, was_restarted, was_sent,
 };
 
 /// An engine that answers does so in milliseconds; a busy disk may take a while.

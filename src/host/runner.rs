@@ -126,7 +126,7 @@ fn find_end(
     match client {
         Ending::Code(code) if !DOCKERS_OWN.contains(&code) && trouble.is_none() => {
             let end = passed_on(&id, started.at, code);
-            own_end(&id, started, end, false, stop)
+            own_end(&id, started, end, false, log, stop)
         }
         // The client may have ended before its container, which holds the slot until it has ended too.
         _ => match follow::to_the_end(&id, started, untroubled, log, stop)? {
@@ -196,6 +196,7 @@ fn own_end(
     started: &Started,
     mut end: End,
     outlived_engine: bool,
+    log: &mut JobLog,
     stop: &Stop,
 ) -> Result<End> {
     if stop.reason().is_some() {
@@ -221,6 +222,9 @@ fn own_end(
     };
     if went_with_the_engine {
         return Err(gone_with_the_engine(Some(end.exit)));
+    }
+    if end.exit.code != UNSEEN && is_known(|| engine::was_sent(id, end.exit.code - 128, since)) {
+        log.note("[launch-agent: docker was told to end the job, and not by this agent: by `docker stop`, `kill` or `rm --force`]");
     }
     Ok(end)
 }

@@ -392,7 +392,7 @@ fn folders_of_the_machine_that_a_context_leads_to_cannot_be_judged() {
 
 #[test]
 fn looking_into_a_built_image_runs_nothing_that_came_with_its_packages() {
-    let sandbox = Sandbox::with_fake_docker("[[ $1 != launch-agent-look-* ]]");
+    let sandbox = Sandbox::with_fake_docker("[[ $1 != launch-agent-look-* ]] || exit 125");
     sandbox.write("proj/train.py", "pass\n");
     // Conda's own packages are installed where that is possible.
     sandbox.write("proj/environment.yml", "dependencies: [numpy]\n");

@@ -18,6 +18,26 @@ const KEPT: usize = 256;
 /// How a container ended that is no longer there, from the engine's memory of events since `since`. `None` when it
 /// never started, or when the engine has forgotten.
 pub fn end_from_events(container: &str, since: Timestamp) -> Result<Option<End>> {
+    if let Some(end) = end_of_events(&events(container, since)?) {
+        return Ok(Some(end));
+    }
+    // Podman, under whatever name it runs, is asked in another way, which docker does not know.
+    let command = docker::events_of_podman(container, &seconds(since));
+    let output = process::output(&command, ANSWER)?;
+    Ok(end_of_events(&output.stdout))
+}
+
+/// Was docker told to send a container this signal, at `since` or later? So it ends one for `docker stop`, `docker kill`
+/// and `docker rm --force`.
+pub fn was_sent(container: &str, signal: i32, since: Timestamp) -> Result<bool> {
+    let signal = signal.to_string();
+    Ok(read(&events(container, since)?).iter().any(|event| {
+        event.action == "kill" && event.actor.attributes.get("signal") == Some(&signal)
+    }))
+}
+
+/// What docker remembers of a container since `since`, an event a line.
+fn events(container: &str, since: Timestamp) -> Result<String> {
     // A clock that was set back meanwhile must not make the question one about the future, which docker refuses.
     let now = Timestamp::now();
     let since = since.min(now - 1.minute());
@@ -26,13 +46,7 @@ pub fn end_from_events(container: &str, since: Timestamp) -> Result<Option<End>>
     if !output.is_success() {
         return Err(refusal(&output));
     }
-    if let Some(end) = end_of_events(&output.stdout) {
-        return Ok(Some(end));
-    }
-    // Podman, under whatever name it runs, is asked in another way, which docker does not know.
-    let command = docker::events_of_podman(container, &seconds(since));
-    let output = process::output(&command, ANSWER)?;
-    Ok(end_of_events(&output.stdout))
+    Ok(output.stdout)
 }
 
 /// A time as docker takes it.
@@ -80,11 +94,14 @@ struct Actor {
     attributes: BTreeMap<String, String>,
 }
 
-fn end_of_events(text: &str) -> Option<End> {
-    let events: Vec<Event> = text
-        .lines()
+fn read(text: &str) -> Vec<Event> {
+    text.lines()
         .filter_map(|line| serde_json::from_str(line).ok())
-        .collect();
+        .collect()
+}
+
+fn end_of_events(text: &str) -> Option<End> {
+    let events = read(text);
     let started = events.iter().find(|event| event.is("start", "start"));
     let is_made_here = events.iter().any(|event| event.is("create", "create"));
     // An engine that was started anew under the container (`live-restore`) remembers neither, but how it ended.

@@ -58,7 +58,7 @@ pub fn to_the_end(
                 }
                 return end
                     .map_err(|error| unknown_end(&format!("its container is gone, and {error}")))?
-                    .map(|end| own_end(id, started, end, outlived_engine, stop))
+                    .map(|end| own_end(id, started, end, outlived_engine, log, stop))
                     .transpose();
             }
             Some(state) if state.end().is_none() && !state.is_alive() => return Ok(None),
@@ -100,7 +100,7 @@ pub fn to_the_end(
             // look after. The engine is not asked again: with `--rm` it may have removed the container, and its end
             // with it.
             return end
-                .map(|end| own_end(id, started, end, outlived_engine, stop))
+                .map(|end| own_end(id, started, end, outlived_engine, log, stop))
                 .transpose();
         }
         wait(id);
