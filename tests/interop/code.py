@@ -3,6 +3,7 @@ values read back. A second launch of it builds nothing."""
 
 import json
 import os
+import re
 import subprocess
 
 from harness import wait_for
@@ -85,7 +86,8 @@ def logs(home):
 
 
 def image_of(log):
-    return log.split(" --tag ")[1].split()[0]
+    """The image that a job was given: it is built, or is there."""
+    return re.search(r" --tag (\S+)|: the image (\S+) is ", log).expand(r"\1\2")
 
 
 def builds(log):

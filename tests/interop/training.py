@@ -11,7 +11,7 @@ import math, wandb
 run = wandb.init(entity="team", project="Training", id="odd", config={"limit": math.inf})
 run.define_metric("loss", summary="min")
 for loss in (2.0, math.nan, 1.0, -math.inf):
-    run.log({"loss": loss, "deep": {"a": {"b": loss}}, "shown": wandb.Histogram([1, 2, 2])})
+    run.log({"loss": loss, "deep": {"a": {"b": loss}}, "shown": wandb.Histogram(np_histogram=([1, 2], [0, 1, 2]))})
 run.log({"table": wandb.Table(columns=["a", "b"], data=[[1, "x"], [2, "ü"]])})
 run.config.update({"later": {"x": 1}})
 run.alert("a title", "a text")
