@@ -155,7 +155,8 @@ fn without_a_package_index_no_image_is_made() {
 fn a_build_that_takes_too_long_is_ended_with_what_it_runs() {
     for has_buildx in [false, true] {
         let mut bench = Bench::new(has_buildx);
-        bench.builder.timeout = Some(Duration::from_secs(10));
+        // Long enough for a busy engine to begin the step.
+        bench.builder.timeout = Some(Duration::from_secs(30));
         let mark = format!("6{}{}", std::process::id(), u8::from(has_buildx));
         let dockerfile = format!("FROM {}\nRUN echo begun; sleep {mark}\n", base());
         let mut code = code(&[("Dockerfile", &dockerfile)], &["true"]);
@@ -164,7 +165,7 @@ fn a_build_that_takes_too_long_is_ended_with_what_it_runs() {
         assert_eq!(
             (error.message.as_str(), error.hint.as_deref()),
             (
-                "the build was not done after 10 s and was ended",
+                "the build was not done after 30 s and was ended",
                 Some("`builder.timeout` in launch-config.yaml sets how long it may take")
             ),
             "{}",
